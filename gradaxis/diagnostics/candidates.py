@@ -1,0 +1,114 @@
+"""Methods made ready to be measured: their estimators, their task parts, and their hybrids with a parent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gradaxis.diagnostics.units import Key, Totals
+from gradaxis.diagnostics.variants import hybrids, task_part
+from gradaxis.errors import GradaxisError, InputError
+from gradaxis.estimators import Coefficients, Estimator, compile
+from gradaxis.estimators.rollouts.batch import RolloutBatch
+from gradaxis.taxonomy import Method, Registry
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One method with all that is measured about it.
+
+    `task` is the estimator without declared terms (`estimator` itself when there are none, or None with `no_task`), and
+    `declared` names what was taken out. `swaps` holds, by (slot, other method), the estimators with that slot replaced;
+    `skipped` says why one could not be made. `coefficients` are those of the whole batch.
+    """
+
+    method: Method
+    estimator: Estimator
+    task: Estimator
+    declared: tuple[str, ...] = ()
+    swaps: dict[tuple[str, str], Estimator] = field(default_factory=dict)
+    skipped: dict[tuple[str, str], str] = field(default_factory=dict)
+    coefficients: Coefficients | None = None
+
+    @property
+    def couples(self) -> str:
+        return self.estimator.couples
+
+    def parts(self) -> dict[Key, Estimator]:
+        """The estimators behind every gradient of the method, by key."""
+        label = self.method.label
+        found: dict[Key, Estimator] = {(label, "whole"): self.estimator}
+        if self.declared:
+            found[label, "task"] = self.task
+        for (slot, other), estimator in self.swaps.items():
+            found[swap_key(label, slot, other)] = estimator
+        return found
+
+
+def swap_key(label: str, slot: str, other: str) -> Key:
+    """The key of a method's gradient with one slot as another method has it."""
+    return label, f"{slot} of {other}"
+
+
+def prepare(method: Method, registry: Registry, batch: RolloutBatch, slots: bool = True) -> Candidate:
+    """Compile a method and its variants, and compute its coefficients once.
+
+    Args:
+        slots: whether to make the hybrids of the slot probe.
+
+    Raises:
+        GradaxisError: the method lacks an input, is not computable yet, or its coefficients are not finite.
+    """
+    estimator = compile(method)
+    missing = estimator.missing(batch)
+    if missing:
+        raise missing[0]
+    coefficients = estimator.coefficients(batch)
+    check_finite(coefficients.total, method.label)
+    stripped, declared = task_part(method, registry.methods)
+    task = compile(stripped) if declared else estimator
+    swaps, skipped = {}, {}
+    for other in compared_with(method, registry) if slots else ():
+        for hybrid in hybrids(method, other, registry.methods):
+            place = (hybrid.slot, hybrid.other)
+            if hybrid.method is None:
+                skipped[place] = hybrid.reason
+                continue
+            try:
+                swapped = compile(hybrid.method)
+                lacking = swapped.missing(batch)
+                if lacking:
+                    raise lacking[0]
+                check_finite(swapped.coefficients(batch).total, hybrid.method.label)
+                swaps[place] = swapped
+            except GradaxisError as error:
+                skipped[place] = str(error)
+    return Candidate(method, estimator, task, declared, swaps, skipped, coefficients)
+
+
+def compared_with(method: Method, registry: Registry) -> list[Method]:
+    """The method that a method is measured against slot by slot: the entry behind overrides, its parent, and GRPO."""
+    names = [method.id if method.label != method.id else "", method.extends or "", "grpo"]
+    found = {name: registry.methods[name] for name in names if name in registry.methods and name != method.label}
+    return list(found.values())
+
+
+def totals_of(parts: dict[Key, Estimator], batch: RolloutBatch) -> dict[Key, Totals]:
+    """Derivatives of every gradient on a batch; of a task part the policy-gradient part ω·A only."""
+    found: dict[Key, Totals] = {}
+    for key, estimator in parts.items():
+        coefficients = estimator.coefficients(batch)
+        task = key[1] == "task"
+        found[key] = {"logp": coefficients.omega * coefficients.advantage} if task else coefficients.total
+    return found
+
+
+def check_finite(totals: Totals, label: str) -> None:
+    """Raises InputError when a coefficient is NaN or infinite: no number may be made of it."""
+    values: Iterable[Tensor] = totals.values()
+    if not all(bool(torch.isfinite(value).all()) for value in values):
+        raise InputError(f"coefficients of {label}", "NaN or infinite numbers", "finite numbers",
+                         "Look for NaN in the rewards or log-probabilities of the rollouts")  # fmt: skip

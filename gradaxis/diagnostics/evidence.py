@@ -1,0 +1,105 @@
+"""What probes read: rollouts, coefficients, and the inner products of all unit gradients. Never the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gradaxis.diagnostics.candidates import Candidate
+from gradaxis.diagnostics.statistics.moments import Array
+from gradaxis.diagnostics.units import FEWEST_UNITS, Key
+from gradaxis.estimators.rollouts.batch import RolloutBatch
+from gradaxis.taxonomy import Registry
+
+WHOLE, TASK = "whole", "task"
+REFERENCE: Key = ("", "reference")
+EXACT: Key = ("", "exact")
+ENTROPY: Key = ("", "entropy")
+
+
+@dataclass(frozen=True)
+class Omitted:
+    """Why a method is not assessed, the inputs that it lacks, and how to supply them."""
+
+    reason: str
+    needs: tuple[str, ...] = ()
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Products:
+    """Inner products of the unit gradients of L rows on n prompts: `matrix` float64 [L, n, L, n]."""
+
+    keys: tuple[Key, ...]
+    matrix: Array
+    exact: bool
+
+    def of(self, first: Key, second: Key) -> Array:
+        """H[j, k] = <first_j, second_k>, [n, n]."""
+        return self.matrix[self.keys.index(first), :, self.keys.index(second), :]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that is known about one point of an update.
+
+    `candidates` are the methods that could be computed, `omitted` the others; both by label. `products` is None without
+    a model, with the reason in `no_products`. `target` is the key of the gradient that bias is measured against and
+    None, with the reason in `no_target`, where there is none. `exact_values` holds numbers that enumeration gave.
+    """
+
+    point: str
+    batch: RolloutBatch
+    units: Array
+    registry: Registry
+    candidates: Mapping[str, Candidate]
+    omitted: Mapping[str, Omitted] = field(default_factory=dict)
+    products: Products | None = None
+    no_products: str = ""
+    target: Key | None = None
+    no_target: str = ""
+    exact_values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """The number of prompts."""
+        return int(self.units.max()) + 1 if len(self.units) else 0
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the rollouts come from the policy itself."""
+        return self.point == "fresh"
+
+    @property
+    def target_name(self) -> str:
+        """What bias is measured against, in words."""
+        names = {EXACT: "exact gradient of J", REFERENCE: "unbiased reference for the gradient of J"}
+        return names[self.target] if self.target else ""
+
+    def key(self, label: str, part: str = WHOLE) -> Key:
+        """The key of a method's gradient; a method without declared terms has its whole gradient as its task part."""
+        key = (label, part)
+        known = self.products is not None and key in self.products.keys
+        return key if known or part != TASK else (label, WHOLE)
+
+    def has(self, key: Key) -> bool:
+        """Whether inner products with this gradient are known."""
+        return self.products is not None and key in self.products.keys
+
+    def of(self, first: Key, second: Key | None = None) -> Array:
+        """Inner products [n, n] of two gradients, or of one with itself. Only where `products` is there."""
+        assert self.products is not None, "ask `has` first"
+        return self.products.of(first, second or first)
+
+    def realised(self, first: Key, second: Key) -> float:
+        """The inner product of two gradients of this very batch: the mean over all pairs of units."""
+        return float(np.mean(self.of(first, second)))
+
+    def too_few_units(self, label: str) -> str:
+        """Why no spread is reported for a method, or the empty string."""
+        if self.candidates[label].couples == "batch" and self.n < FEWEST_UNITS:
+            return f"it couples the batch, and its units are trusted from {FEWEST_UNITS} prompts on; here are {self.n}"
+        return ""

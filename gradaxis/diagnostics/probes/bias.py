@@ -1,0 +1,97 @@
+"""Bias: where each method's expected gradient points, beside ∇J of the task reward.
+
+What is compared is the method's task part: its declared terms (a KL to the reference, an entropy bonus, a teacher) are
+its own aim and are never called bias; their share of the gradient has a row of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from gradaxis.diagnostics.evidence import TASK, WHOLE, Evidence
+from gradaxis.diagnostics.measurements import Measurement, judge, not_assessed
+from gradaxis.diagnostics.probes.rows import OWN_RULE, fill, start, without_products
+from gradaxis.diagnostics.probes.target import adjusted
+from gradaxis.diagnostics.statistics import (
+    Estimate,
+    Interval,
+    cosine_of_means,
+    efficiency,
+    gain_of_means,
+)
+
+PROBE = "bias"
+METRICS = ("gain", "cosine to target", "orthogonal relative bias", "efficiency of one update")
+JACKKNIFE = "95 %, jackknife over prompts"
+FIELLER = "95 %, Fieller's interval from a jackknife over prompts"
+
+
+def measure(evidence: Evidence) -> list[Measurement]:
+    """For each method gain, cosine and orthogonal relative bias against the target, and the efficiency of one update.
+
+    The target is the exact ∇J of every prompt where the policy can be enumerated, else the unbiased reference built
+    from slots. No cosine is given where its own interval does not resolve the direction.
+    """
+    if evidence.products is None:
+        return without_products(evidence, PROBE, METRICS)
+    rows: list[Measurement] = []
+    for label, candidate in evidence.candidates.items():
+        measured = f"the gradient without {', '.join(candidate.declared)}" if candidate.declared else "the whole gradient"
+        base = start(evidence, PROBE, "", label, compared_with=evidence.target_name, part=measured)
+        if evidence.target is None:
+            needs = ("a policy that can be enumerated, or rollouts sampled from the policy itself",)
+            rows += [not_assessed(replace(base, metric=metric), evidence.no_target, needs) for metric in METRICS]
+        else:
+            rows += _against_target(evidence, label, base)
+        if candidate.declared:
+            rows.append(_share_of_terms(evidence, label, base))
+    return rows
+
+
+def _against_target(evidence: Evidence, label: str, base: Measurement) -> list[Measurement]:
+    assert evidence.target is not None
+    problem = evidence.too_few_units(label)
+    if problem:
+        advice = "use more prompts (--prompts)"
+        return [replace(base, metric=metric, verdict="unresolved", reason=problem, advice=advice) for metric in METRICS]
+    mean, cross = adjusted(evidence, evidence.key(label, TASK))
+    raw, target = evidence.of(evidence.key(label, TASK)), evidence.of(evidence.target)
+    if not mean.any():
+        return [not_assessed(replace(base, metric=metric), "its gradient is zero on these rollouts") for metric in METRICS]
+    hidden = "noise hides the direction at this number of prompts"
+    cosine = cosine_of_means(mean, target, cross)
+    row = fill(replace(base, metric="cosine to target", unit="cosine"), cosine, FIELLER, hidden)
+    if cosine.resolved:
+        row = judge(row, low_is_good=False, watch=0.99, bad=0.9, source=OWN_RULE)
+    advice = "the direction, not only the step size, differs from the target; see which slot does it (probe slots)"
+    found = [
+        fill(replace(base, metric="gain", unit="ratio"), gain_of_means(cross, target), FIELLER, hidden),
+        replace(row, advice=advice if row.verdict in ("watch", "bad") else ""),
+        fill(replace(base, metric="orthogonal relative bias", unit="ratio"), _tangent(cosine), FIELLER, hidden),
+    ]
+    share = efficiency(raw, mean, cross, target)
+    row = replace(base, metric="efficiency of one update", unit="share")
+    return [*found, fill(row, share, JACKKNIFE + " of its logarithm", hidden)]
+
+
+def _tangent(cosine: Estimate) -> Estimate:
+    """|E g − c·t| / |c·t| = tan of the angle; unbounded above where the cosine's interval reaches zero."""
+
+    def tangent(value: float) -> float:
+        return math.sqrt(max(1.0 / value**2 - 1.0, 0.0)) if value > 0 else math.inf
+
+    if not cosine.resolved or cosine.value <= 0:
+        return Estimate(math.nan, Interval(0.0, math.inf, False))
+    return Estimate(tangent(cosine.value), Interval(tangent(cosine.interval.high), tangent(cosine.interval.low)))
+
+
+def _share_of_terms(evidence: Evidence, label: str, base: Measurement) -> Measurement:
+    """|whole − task| / |whole| of this batch's gradients: how much of the update the declared terms are."""
+    row = replace(base, metric="share of declared terms", unit="share", compared_with="", slot="terms", axis="trajectory")
+    whole, task = evidence.key(label, WHOLE), evidence.key(label, TASK)
+    size = evidence.realised(whole, whole)
+    gap = size - 2 * evidence.realised(whole, task) + evidence.realised(task, task)
+    if size <= 0:
+        return not_assessed(row, "its gradient is zero on these rollouts")
+    return replace(row, estimate=math.sqrt(max(gap, 0.0) / size), interval="none: the gradients of this very batch")

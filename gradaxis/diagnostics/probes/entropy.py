@@ -1,0 +1,138 @@
+"""Entropy: how much there is, where it stands in the answer, and what each method would do to it.
+
+All of it is at the contexts of these rollouts: the change that comes from visiting other contexts is not in it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from gradaxis.diagnostics.evidence import ENTROPY, Evidence
+from gradaxis.diagnostics.measurements import Measurement, not_assessed
+from gradaxis.diagnostics.probes.rows import fill, start, without_products
+from gradaxis.diagnostics.probes.target import adjusted
+from gradaxis.diagnostics.statistics import (
+    Array,
+    Estimate,
+    Interval,
+    fieller,
+    inner_of_means,
+    jackknife_covariance,
+    jackknife_interval,
+    leave_out_inner,
+)
+from gradaxis.errors import MissingInputError
+
+PROBE = "entropy"
+FAILURE = "entropy-collapse"
+JACKKNIFE = "95 %, jackknife over prompts"
+GRADIENT_METRICS = ("first-order entropy change", "entropy price")
+
+
+def measure(evidence: Evidence) -> list[Measurement]:
+    """Mean entropy a token and by position; for each method the covariance of log-probability and advantage, the
+    first-order change of the mean entropy, <∇H, g>, and its price: nats lost for each unit of reward gained.
+
+    In a tabular softmax a policy-gradient step changes the entropy of a context by minus the covariance of log π and
+    the step in its logits (arXiv 2505.22617, theorem 1), so a positive covariance goes with falling entropy.
+    """
+    rows = _of_policy(evidence)
+    for label in evidence.candidates:
+        rows.append(_covariance(evidence, label))
+    if evidence.products is None:
+        return rows + without_products(evidence, PROBE, GRADIENT_METRICS, failure=FAILURE)
+    for label in evidence.candidates:
+        rows += _first_order(evidence, label)
+    return rows
+
+
+def _of_policy(evidence: Evidence) -> list[Measurement]:
+    batch = evidence.batch
+    row = start(evidence, PROBE, "mean entropy", unit="nats a token", failure=FAILURE)
+    try:
+        entropy = batch.column("entropy").double().cpu().numpy()
+    except MissingInputError as error:
+        return [not_assessed(row, str(error), (error.column,), error.remedy)]
+    mask = batch.mask.cpu().numpy()
+    rows = [fill(row, _ratio(entropy * mask, mask, evidence), JACKKNIFE, "the rollouts hold no policy token")]
+    for position in range(mask.shape[1]):
+        here = np.zeros_like(mask)
+        here[:, position] = mask[:, position]
+        estimate = _ratio(entropy * here, here, evidence)
+        if here.any():
+            part = f"position {position}"
+            rows.append(fill(replace(row, metric="entropy by position", part=part), estimate, JACKKNIFE))
+    return rows
+
+
+def _ratio(amount: Array, weight: Array, evidence: Evidence) -> Estimate:
+    """Σ amount / Σ weight over all tokens with a jackknife over prompts; both [N, T]."""
+    top = np.bincount(evidence.units, amount.sum(1), evidence.n)
+    bottom = np.bincount(evidence.units, weight.sum(1), evidence.n)
+    if bottom.sum() == 0:
+        return Estimate(math.nan, Interval(math.nan, math.nan, False))
+    value = float(top.sum() / bottom.sum())
+    rest = bottom.sum() - bottom
+    if np.any(rest == 0):
+        return Estimate(value, Interval(-math.inf, math.inf, False))
+    return Estimate(value, jackknife_interval(value, (top.sum() - top) / rest))
+
+
+def _covariance(evidence: Evidence, label: str) -> Measurement:
+    """Covariance over policy tokens of log π and the method's advantage."""
+    row = start(evidence, PROBE, "covariance of log-probability and advantage", label, unit="nats times advantage",
+                failure=FAILURE)  # fmt: skip
+    coefficients = evidence.candidates[label].coefficients
+    try:
+        logp = evidence.batch.column("logp").double().cpu().numpy()
+    except MissingInputError as error:
+        return not_assessed(row, str(error), (error.column,), error.remedy)
+    assert coefficients is not None
+    advantage = coefficients.advantage.detach().double().cpu().numpy()
+    mask = evidence.batch.mask.cpu().numpy().astype(float)
+
+    def sums(values: Array) -> Array:
+        return np.bincount(evidence.units, (values * mask).sum(1), evidence.n)
+
+    count, first, second, both = sums(np.ones_like(mask)), sums(logp), sums(advantage), sums(logp * advantage)
+    if count.sum() == 0:
+        return not_assessed(row, "the rollouts hold no policy token")
+
+    def covariance(n: Array, x: Array, y: Array, xy: Array) -> Array:
+        return xy / n - x * y / n**2
+
+    value = float(covariance(*(part.sum() for part in (count, first, second, both))))
+    rest = [part.sum() - part for part in (count, first, second, both)]
+    if np.any(rest[0] == 0):
+        return fill(row, Estimate(value, Interval(-math.inf, math.inf, False)), JACKKNIFE)
+    return fill(row, Estimate(value, jackknife_interval(value, covariance(*rest))), JACKKNIFE)
+
+
+def _first_order(evidence: Evidence, label: str) -> list[Measurement]:
+    base = start(evidence, PROBE, GRADIENT_METRICS[0], label, unit="nats a token for each unit of learning rate",
+                 failure=FAILURE)  # fmt: skip
+    price = replace(base, metric=GRADIENT_METRICS[1], unit="nats a token lost for each unit of reward")
+    if not evidence.has(ENTROPY):
+        reason = "no gradient of the entropy among the inner products"
+        return [not_assessed(row, reason, ("entropy",)) for row in (base, price)]
+    problem = evidence.too_few_units(label)
+    if problem:
+        return [replace(row, verdict="unresolved", reason=problem) for row in (base, price)]
+    key = evidence.key(label)
+    cross = evidence.of(key, ENTROPY)
+    change = Estimate(inner_of_means(cross), jackknife_interval(inner_of_means(cross), leave_out_inner(cross)))
+    row = fill(base, change, JACKKNIFE)
+    if change.interval.low <= 0 <= change.interval.high:
+        row = replace(row, verdict="unresolved", reason="the sign is not clear of zero")
+    if evidence.target is None:
+        return [row, not_assessed(price, evidence.no_target)]
+    _, reward = adjusted(evidence, key)
+    loss = (-inner_of_means(cross), inner_of_means(reward))
+    covariance = jackknife_covariance(np.stack([-leave_out_inner(cross), leave_out_inner(reward)], axis=1))
+    ends = fieller(*loss, covariance, evidence.n)
+    estimate = Estimate(loss[0] / loss[1] if ends.bounded else math.nan, ends)
+    reason = "the method's gain of reward is not clear of zero"
+    return [row, fill(price, estimate, "95 %, Fieller's interval from a jackknife over prompts", reason)]

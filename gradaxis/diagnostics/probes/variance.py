@@ -1,0 +1,122 @@
+"""Gradient variance: signal, noise, and the batch size at which they balance. One unit is a prompt with its rollouts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from gradaxis.diagnostics.evidence import Evidence
+from gradaxis.diagnostics.measurements import Measurement, judge, not_assessed
+from gradaxis.diagnostics.probes.rows import OWN_RULE, fill, start, without_products
+from gradaxis.diagnostics.probes.target import adjusted
+from gradaxis.diagnostics.statistics import (
+    Estimate,
+    Interval,
+    critical_batch_size,
+    noise,
+    ratio_at_equal_gain,
+    ratio_of_noise,
+    squared_mean,
+)
+
+PROBE = "variance"
+METRICS = ("squared mean gradient", "gradient noise", "critical batch size", "signal-to-noise ratio")
+FAILURE = "gradient-variance"
+JACKKNIFE = "95 %, jackknife over prompts"
+FIELLER = "95 %, Fieller's interval from a jackknife over prompts"
+
+
+def measure(evidence: Evidence) -> list[Measurement]:
+    """For each method |G|², tr Σ, B_simple, the signal-to-noise ratio of this batch, and the noise beside a baseline's.
+
+    The thresholds of the signal-to-noise ratio n|G|²/tr Σ: below 1 this batch is smaller than the critical batch size,
+    and its gradient is more noise than signal (arXiv 1812.06162, section 2.2); below 0.1, by ten times.
+    """
+    if evidence.products is None:
+        return without_products(evidence, PROBE, METRICS, failure=FAILURE)
+    rows = []
+    for label in evidence.candidates:
+        problem = evidence.too_few_units(label)
+        if problem:
+            rows += [_unresolved(evidence, metric, label, problem) for metric in METRICS]
+            continue
+        rows += _of_method(evidence, label)
+        rows += _beside_another(evidence, label)
+    return rows
+
+
+def _of_method(evidence: Evidence, label: str) -> list[Measurement]:
+    products = evidence.of(evidence.key(label))
+    signal, spread = squared_mean(products), noise(products)
+    if spread.value <= 0:
+        reason = "every unit gradient is the same, or zero: nothing to measure"
+        return [not_assessed(start(evidence, PROBE, metric, label, failure=FAILURE), reason) for metric in METRICS]
+    size = critical_batch_size(products)
+    base = start(evidence, PROBE, "", label, failure=FAILURE)
+    square = "squared gradient"
+    first = fill(replace(base, metric=METRICS[0], unit=square), signal, JACKKNIFE)
+    if signal.interval.low <= 0:
+        first = replace(first, verdict="unresolved", reason="not clear of zero: the direction is unresolved")
+    batch = fill(replace(base, metric=METRICS[2], unit="prompts"), size, FIELLER,
+                 "|G|² is not clear of zero: the data give a smallest size only")  # fmt: skip
+    return [
+        first,
+        fill(replace(base, metric=METRICS[1], unit=square), spread, JACKKNIFE + " of its logarithm"),
+        batch,
+        _signal_to_noise(replace(base, metric=METRICS[3], unit="ratio"), size, evidence.n),
+        _to_resolve(replace(base, metric="prompts to resolve", unit="prompts"), size, evidence.n),
+    ]
+
+
+def _signal_to_noise(row: Measurement, size: Estimate, n: int) -> Measurement:
+    """n / B_simple: the critical batch size turned over, so that its open end becomes zero."""
+    low, high, _ = size.interval
+    ends = Interval(0.0 if math.isinf(high) else n / high if high > 0 else math.inf, n / low if low > 0 else math.inf)
+    if not size.resolved or size.value <= 0:
+        return replace(row, low=ends.low, high=ends.high, interval=FIELLER, verdict="unresolved",
+                       reason="|G|² is not clear of zero", advice="use more prompts (--prompts)")  # fmt: skip
+    row = fill(row, Estimate(n / size.value, ends), FIELLER)
+    row = judge(row, low_is_good=False, watch=1.0, bad=0.1, source="arXiv 1812.06162, section 2.2; 0.1: " + OWN_RULE)
+    more = "use more prompts an update, or a method with less noise at equal gain" if row.verdict != "ok" else ""
+    return replace(row, advice=more)
+
+
+def _to_resolve(row: Measurement, size: Estimate, n: int) -> Measurement:
+    """How many prompts would bring |G|² to two of its standard errors: about the critical batch size at least.
+
+    The standard error of |G|² falls as 1/n while noise dominates; so the number needed is the smallest critical batch
+    size that the data allow, or n where the direction is resolved already.
+    """
+    if size.resolved:
+        return replace(row, estimate=float(n), interval="none: these prompts suffice", advice="")
+    need = max(float(n), size.interval.low)
+    return replace(row, estimate=need, low=need, high=math.inf, interval="lower bound from Fieller's interval",
+                   verdict="unresolved", reason="a smallest number: the data bound it from below only",
+                   advice=f"repeat with at least {math.ceil(2 * need)} prompts")  # fmt: skip
+
+
+def _beside_another(evidence: Evidence, label: str) -> list[Measurement]:
+    """The method's noise over that of its parent, paired on the same rollouts; raw, and at equal gain on the target."""
+    rows = []
+    method = evidence.candidates[label].method
+    others = [other for other in dict.fromkeys((method.extends, "grpo")) if other in evidence.candidates]
+    for other in others:
+        if other == label or other is None or evidence.too_few_units(other):
+            continue
+        own, theirs = evidence.of(evidence.key(label)), evidence.of(evidence.key(other))
+        base = start(evidence, PROBE, "noise ratio", label, compared_with=other, unit="ratio", failure=FAILURE)
+        rows.append(fill(base, ratio_of_noise(own, theirs), JACKKNIFE + " of its logarithm, paired",
+                         "one of the two has no noise"))  # fmt: skip
+        if evidence.target is None:
+            continue
+        _, cross = adjusted(evidence, evidence.key(label))
+        _, cross_other = adjusted(evidence, evidence.key(other))
+        ratio = ratio_at_equal_gain(own, theirs, cross, cross_other)
+        row = replace(base, metric="noise ratio at equal gain")
+        rows.append(fill(row, ratio, JACKKNIFE + " of its logarithm, paired", "a gain is not clear of zero"))
+    return rows
+
+
+def _unresolved(evidence: Evidence, metric: str, label: str, problem: str) -> Measurement:
+    row = start(evidence, PROBE, metric, label, failure=FAILURE)
+    return replace(row, verdict="unresolved", reason=problem, advice="use more prompts (--prompts)")

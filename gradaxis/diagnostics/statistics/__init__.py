@@ -1,0 +1,36 @@
+"""Statistics on the inner products of unit gradients."""
+
+from gradaxis.diagnostics.statistics.intervals import (
+    Interval,
+    fieller,
+    jackknife_covariance,
+    jackknife_interval,
+    mean_interval,
+    student,
+)
+from gradaxis.diagnostics.statistics.moments import (
+    Array,
+    inner_of_means,
+    leave_out_inner,
+    leave_out_trace,
+    trace_covariance,
+)
+from gradaxis.diagnostics.statistics.summaries import (
+    Estimate,
+    cosine_of_means,
+    critical_batch_size,
+    efficiency,
+    gain_of_means,
+    noise,
+    ratio_at_equal_gain,
+    ratio_of_noise,
+    realised_cosine,
+    squared_mean,
+)
+
+__all__ = [
+    "Array", "Estimate", "Interval", "cosine_of_means", "critical_batch_size", "efficiency", "fieller",
+    "gain_of_means", "inner_of_means", "jackknife_covariance", "jackknife_interval", "leave_out_inner",
+    "leave_out_trace", "mean_interval", "noise", "ratio_at_equal_gain", "ratio_of_noise", "realised_cosine",
+    "squared_mean", "student", "trace_covariance",
+]  # fmt: skip

@@ -1,0 +1,91 @@
+"""Intervals from leave-one-unit-out values: the jackknife, and Fieller's interval for a ratio."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from gradaxis.diagnostics.statistics.moments import Array
+
+LEVEL = 0.95
+
+
+class Interval(NamedTuple):
+    """Both ends of an interval; an end that the data do not bound is ±infinity. `bounded` is the gate of a ratio."""
+
+    low: float
+    high: float
+    bounded: bool = True
+
+
+def student(n: int, level: float = LEVEL) -> float:
+    """The two-sided Student quantile for n units (n − 1 degrees of freedom)."""
+    return float(stats.t.ppf(0.5 + level / 2, n - 1))
+
+
+def mean_interval(values: Array, level: float = LEVEL) -> Interval:
+    """Student's interval for the mean of n independent values. Unbounded for fewer than two values."""
+    n = len(values)
+    if n < 2:
+        return Interval(-math.inf, math.inf, False)
+    half = student(n, level) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return Interval(float(np.mean(values)) - half, float(np.mean(values)) + half)
+
+
+def jackknife_covariance(leave_out: Array) -> Array:
+    """Covariance of k statistics from their n leave-one-out values, shape [n, k] -> [k, k].
+
+        (n − 1)/n · Σ_j (θ₍₋ⱼ₎ − mean)(θ₍₋ⱼ₎ − mean)ᵀ
+
+    For U-statistics it is conservative: the part of the variance of second order is counted about twice (Efron and
+    Stein, 1981), so intervals are too wide rather than too narrow where noise dominates.
+    """
+    n = len(leave_out)
+    centred = leave_out - leave_out.mean(axis=0)
+    return (n - 1) / n * centred.T @ centred
+
+
+def jackknife_interval(estimate: float, leave_out: Array, level: float = LEVEL) -> Interval:
+    """estimate ± Student quantile · jackknife standard error; `leave_out` has shape [n]."""
+    n = len(leave_out)
+    if n < 3 or not np.all(np.isfinite(leave_out)) or not math.isfinite(estimate):
+        return Interval(-math.inf, math.inf, False)
+    half = student(n, level) * math.sqrt(float(jackknife_covariance(leave_out[:, None])[0, 0]))
+    return Interval(estimate - half, estimate + half)
+
+
+def fieller(
+    numerator: float, denominator: float, covariance: Array, n: int, floor: float = -math.inf, level: float = LEVEL
+) -> Interval:
+    """All ratios β that a test of numerator − β·denominator = 0 does not reject (Fieller, 1954).
+
+        (a − β b)² ≤ t² (V_aa − 2 β V_ab + β² V_bb)
+
+    Args:
+        numerator, denominator: estimates a and b. covariance: V, shape [2, 2], of (a, b). n: units behind V.
+        floor: the smallest ratio with a meaning (0 for a ratio of two squares).
+
+    Returns the hull of that set above `floor`. When b is not clear of zero the set has no upper (or lower) end:
+    `bounded` is False and the open end is infinite. Linear in a and b, so it covers where a ratio's own standard
+    error does not.
+    """
+    if n < 3 or not (math.isfinite(numerator) and math.isfinite(denominator) and np.all(np.isfinite(covariance))):
+        return Interval(floor, math.inf, False)
+    square = student(n, level) ** 2
+    a = denominator**2 - square * float(covariance[1, 1])
+    b = numerator * denominator - square * float(covariance[0, 1])
+    c = numerator**2 - square * float(covariance[0, 0])
+    discriminant = b * b - a * c
+    if a > 0:
+        root = math.sqrt(max(discriminant, 0.0))
+        return Interval(max((b - root) / a, floor), max((b + root) / a, floor))
+    if a == 0 or discriminant < 0:
+        return Interval(floor, math.inf, False)
+    root = math.sqrt(discriminant)
+    upper = (b - root) / a  # a < 0: the accepted set is everything below the smaller root and above the larger one
+    lower = (b + root) / a
+    below_counts = lower > floor
+    return Interval(floor if below_counts else upper, math.inf, False)

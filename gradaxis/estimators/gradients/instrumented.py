@@ -1,0 +1,55 @@
+"""The instrumented gradient: coefficients go backward through the policy.
+
+∇L = Σ_{i,t,c} C[i,t,c] ∇q_c[i,t] (N sequences, T response positions, C quantities): the coefficients are all that the
+model needs to know of a method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from gradaxis.errors import InputError
+from gradaxis.estimators.policies.forward import sequence_quantities
+from gradaxis.estimators.policies.hugging_face import LOGITS_AT_ONCE, HuggingFacePolicy
+from gradaxis.estimators.rollouts.batch import RolloutBatch
+from gradaxis.estimators.rollouts.micro_batches import in_micro_batches
+
+ROWS_AT_ONCE = 16
+
+
+def gradient_of(
+    policy: HuggingFacePolicy, batch: RolloutBatch, total: Mapping[str, Tensor], micro_batch: int | None = None
+) -> dict[str, Tensor]:
+    """∇L by name of the policy's selected parameters, in their shape.
+
+    Args:
+        policy: at whose parameters the gradient is taken.
+        batch: the responses.
+        total: quantity to coefficients [N, T] (`Coefficients.total`); they are constants.
+        micro_batch: sequences a backward pass; halved when memory runs out.
+
+    Raises:
+        InputError: the batch does not fit the policy, or coefficients of another shape.
+    """
+    for name, value in total.items():
+        if value.shape != batch.tokens.shape:
+            raise InputError(f"total[{name!r}]", f"shape {tuple(value.shape)}", f"{tuple(batch.tokens.shape)}")
+    parameters, inputs = policy.parameters(), policy.inputs(batch)
+    cotangents = {name: value.detach().to(policy.device) for name, value in total.items()}
+    size = micro_batch or min(ROWS_AT_ONCE, max(1, LOGITS_AT_ONCE // (policy.vocabulary * batch.tokens.shape[1])))
+
+    def run(rows: range) -> tuple[Tensor, ...]:
+        index = torch.tensor(list(rows), device=policy.device)
+        piece = inputs.rows(index)
+        found = sequence_quantities(policy.model, piece, tuple(total))
+        parts = [(value * cotangents[name][index, : value.shape[1]].to(value)).sum() for name, value in found.items()]
+        return torch.autograd.grad(torch.stack(parts).sum(), list(parameters.values()), materialize_grads=True)
+
+    gradient = {name: torch.zeros_like(value, requires_grad=False) for name, value in parameters.items()}
+    for _, pieces in in_micro_batches(run, range(batch.size), size):
+        for accumulated, piece in zip(gradient.values(), pieces, strict=True):
+            accumulated += piece
+    return gradient

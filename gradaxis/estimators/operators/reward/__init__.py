@@ -1,0 +1,1 @@
+"""Operators of the six reward slots, one module a slot."""
