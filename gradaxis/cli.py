@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from gradaxis.cli_format import Format, emit
-from gradaxis.errors import GradaxisError, UsageError
+from gradaxis.errors import GradaxisError, RegistryError
 
 if TYPE_CHECKING:
     from gradaxis.taxonomy import Method, Registry
@@ -26,7 +26,8 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except GradaxisError as error:
-            typer.echo(f"gradaxis: {error}", err=True)
+            heading = "files do not validate\n" if isinstance(error, RegistryError) else ""
+            typer.echo(f"gradaxis: {heading}{error}", err=True)
             raise typer.Exit(error.exit_code) from error
 
 
@@ -37,7 +38,9 @@ app = typer.Typer(
 )  # fmt: skip
 
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the data.")]
-MethodArgument = Annotated[str, typer.Argument(metavar="ID", help="An id, an alias, a YAML file, or one with overrides.")]
+MethodArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="An id, an alias, a YAML file, or one with overrides.")
+]
 
 
 def main() -> None:
@@ -174,7 +177,9 @@ def new(
     id: Annotated[str, typer.Argument(metavar="ID", help="The id of the new method, in kebab-case.")],
     extends: Annotated[str, typer.Option(help="The method that it starts from.")],
     family: Annotated[str | None, typer.Option(help="Its family; by default that of the parent.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write; ID.yaml by default.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; ID.yaml by default.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
     format: FormatOption = Format.table,
 ) -> None:
@@ -216,5 +221,3 @@ def _print_failures(kind: str, id: str | None, format: Format) -> None:
     found = registry.failures if kind == "failure" else registry.compounds
     rows = [failure_row(failure, registry) for failure in found.values()]
     emit(rows, lambda: failures_page(rows), format)
-
-

@@ -74,6 +74,10 @@ def main() -> None:
         tokenizer.save_pretrained(arguments.output / name)
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
 
+    # The weights of a GGUF file are dequantized on loading, but transformers still refuses to save what it calls quantized.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
     save("reference")
     items = list(load_task(TASK).prompts(BATCH * TEACHER_STEP, arguments.seed))
     model.requires_grad_(True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from gradaxis.diagnostics.units import Key, Totals
 from gradaxis.diagnostics.variants import hybrids, task_part
 from gradaxis.errors import GradaxisError, InputError
-from gradaxis.estimators import Coefficients, Estimator, compile
+from gradaxis.estimators import Coefficients, CompiledEstimator, compile
 from gradaxis.estimators.rollouts.batch import RolloutBatch
 from gradaxis.taxonomy import Method, Registry
 
@@ -26,10 +26,10 @@ class Candidate:
     """
 
     method: Method
-    estimator: Estimator
-    task: Estimator
+    estimator: CompiledEstimator
+    task: CompiledEstimator
     declared: tuple[str, ...] = ()
-    swaps: dict[tuple[str, str], Estimator] = field(default_factory=dict)
+    swaps: dict[tuple[str, str], CompiledEstimator] = field(default_factory=dict)
     skipped: dict[tuple[str, str], str] = field(default_factory=dict)
     coefficients: Coefficients | None = None
 
@@ -37,10 +37,10 @@ class Candidate:
     def couples(self) -> str:
         return self.estimator.couples
 
-    def parts(self) -> dict[Key, Estimator]:
+    def parts(self) -> dict[Key, CompiledEstimator]:
         """The estimators behind every gradient of the method, by key."""
         label = self.method.label
-        found: dict[Key, Estimator] = {(label, "whole"): self.estimator}
+        found: dict[Key, CompiledEstimator] = {(label, "whole"): self.estimator}
         if self.declared:
             found[label, "task"] = self.task
         for (slot, other), estimator in self.swaps.items():
@@ -96,7 +96,7 @@ def compared_with(method: Method, registry: Registry) -> list[Method]:
     return list(found.values())
 
 
-def totals_of(parts: dict[Key, Estimator], batch: RolloutBatch) -> dict[Key, Totals]:
+def totals_of(parts: dict[Key, CompiledEstimator], batch: RolloutBatch) -> dict[Key, Totals]:
     """Derivatives of every gradient on a batch; of a task part the policy-gradient part ω·A only."""
     found: dict[Key, Totals] = {}
     for key, estimator in parts.items():

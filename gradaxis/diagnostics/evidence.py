@@ -18,6 +18,7 @@ WHOLE, TASK = "whole", "task"
 REFERENCE: Key = ("", "reference")
 EXACT: Key = ("", "exact")
 ENTROPY: Key = ("", "entropy")
+EXACT_ENTROPY: Key = ("", "exact entropy")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Evidence:
     @property
     def target_name(self) -> str:
         """What bias is measured against, in words."""
-        names = {EXACT: "exact gradient of J", REFERENCE: "unbiased reference for the gradient of J"}
+        names = {EXACT: "exact gradient of J on these prompts", REFERENCE: "unbiased reference for the gradient of J"}
         return names[self.target] if self.target else ""
 
     def key(self, label: str, part: str = WHOLE) -> Key:

@@ -60,7 +60,9 @@ class Measurement:
         if self.verdict not in VERDICTS:
             raise InputError("verdict", repr(self.verdict), f"one of {', '.join(VERDICTS)}")
         if self.verdict in FINDINGS and not is_number(self.estimate):
-            raise InputError(f"estimate of {self.metric!r}", repr(self.estimate), f"a finite number for {self.verdict!r}")
+            raise InputError(
+                f"estimate of {self.metric!r}", repr(self.estimate), f"a finite number for {self.verdict!r}"
+            )
         if self.verdict == "not assessed" and not self.reason:
             raise InputError("reason", "nothing", "why the row is not assessed")
 
@@ -107,7 +109,9 @@ def write_measurements(rows: Iterable[Measurement], folder: Path) -> None:
     table = pa.Table.from_pylist([{**record, "needs": list(record["needs"])} for record in records], schema=SCHEMA)
     with atomic_path(folder / "measurements.parquet") as path:
         pq.write_table(table.replace_schema_metadata({"gradaxis_schema": str(SCHEMA_VERSION)}), path)
-    write_json(folder / "measurements.json", {"schema": SCHEMA_VERSION, "rows": [to_json(record) for record in records]})
+    write_json(
+        folder / "measurements.json", {"schema": SCHEMA_VERSION, "rows": [to_json(record) for record in records]}
+    )
 
 
 def read_measurements(folder: Path) -> list[Measurement]:

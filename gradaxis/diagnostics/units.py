@@ -1,6 +1,6 @@
 """Unit gradients: one vector a prompt, as weights on the patterns whose inner products are known.
 
-Letters: n prompts (the units of independence), N sequences, B patterns a sequence, L rows (methods and other gradients).
+Letters: n prompts (the units of independence), N sequences, T positions, B patterns a sequence.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def leave_out(
     for unit in range(int(units.max()) + 1):
         rows = torch.from_numpy(np.flatnonzero(units != unit)).to(batch.device)
         for key, parts in totals(batch.rows(rows)).items():
-            spread = {name: value.new_zeros(batch.tokens.shape).index_copy(0, rows, value) for name, value in parts.items()}
+            spread = {
+                name: value.new_zeros(batch.tokens.shape).index_copy(0, rows, value) for name, value in parts.items()
+            }
             found.setdefault(key, []).append(spread)
     return found
 

@@ -26,8 +26,14 @@ class Hybrid:
 
 
 def replace_slots(method: Method, label: str, known: Mapping[str, Method], **slots: tuple[Placed, ...]) -> Method:
-    """The method under another label with whole slots replaced, and all that follows from its slots derived anew."""
-    return derive(replace(method, label=label, slots={**method.slots, **slots}), known)
+    """The method under another label with whole slots replaced, and all that follows from its slots derived anew.
+
+    Streams go with the operator that adds them up: where none is left in credit, they are dropped.
+    """
+    combined = {**method.slots, **slots}
+    summed = any("streams" in placed.declaration.reads for placed in combined["credit"])
+    changed = replace(method, label=label, slots=combined, streams=method.streams if summed else {})
+    return derive(changed, known)
 
 
 def place(registry: Registry, operator: str, **parameters: Any) -> Placed:
@@ -58,7 +64,7 @@ def unbiased_reference(registry: Registry, batch: RolloutBatch, fresh: bool) -> 
             "Sample at temperature 1 without top-k, top-p or a repetition penalty, or store `behavior_logp` and "
             "mark the law `iid`: an unbiased reference needs the probabilities that were sampled from",
         )  # fmt: skip
-    empty: dict[str, tuple[Placed, ...]] = {slot: () for slot in SLOTS}
+    empty: dict[str, tuple[Placed, ...]] = dict.fromkeys(SLOTS, ())
     if not fresh:
         anchor = "behavior" if "behavior_logp" in batch.columns else "old"
         empty["ratio"] = (place(registry, "form_ratio", unit="sequence", pool="product", anchor=anchor),)
@@ -113,8 +119,8 @@ def _adds_objective(method: Method, slot: str, placed: Placed) -> bool:
 def _unmet(method: Method) -> str:
     """Why the slots do not fit together: an operator that requires another which is not there."""
     standing = {f"{key.split('.')[-1]}.{p.operator}" for key, items in method.all_slots().items() for p in items}
-    for items in method.all_slots().values():
-        for placed in items:
+    for slot, items in method.all_slots().items():
+        for placed in items if slot != "sampling" else ():  # sampling acted before these rollouts were drawn
             for need in placed.declaration.requires:
                 if need not in standing:
                     return f"{placed.label} has no meaning without {need}"

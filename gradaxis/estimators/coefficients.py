@@ -58,7 +58,9 @@ def evaluate(method: Method, inputs: Inputs) -> Parts:
     for placed in method.slots["trust_region"]:
         changed: Weight = apply(placed, inputs, {"weight": weight, "advantage": a})
         if placed.where and changed.pooled is not weight.pooled:
-            raise NotYetError(f"trust_region.{placed.label}: a gate on an operator that undoes the pooling of the ratio")
+            raise NotYetError(
+                f"trust_region.{placed.label}: a gate on an operator that undoes the pooling of the ratio"
+            )
         weight = changed._replace(
             value=gated(placed, changed.value, weight.value), slope=gated(placed, changed.slope, weight.slope)
         )
@@ -69,7 +71,9 @@ def evaluate(method: Method, inputs: Inputs) -> Parts:
         )
     token_weight = (mask & advantage.kept.unsqueeze(1)).to(a.dtype)
     for placed in method.slots["token_weight"]:
-        token_weight = gated(placed, apply(placed, inputs, {"token_weight": token_weight, "advantage": a}), token_weight)
+        token_weight = gated(
+            placed, apply(placed, inputs, {"token_weight": token_weight, "advantage": a}), token_weight
+        )
     flowing = {"token_weight": token_weight, "counted": advantage.counted, "advantage": a}
     coefficient = _aggregate(method.slots["aggregation"], inputs, flowing)
     terms = torch.zeros_like(a).sum()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,16 +15,24 @@ from gradaxis.errors import InputError, MissingInputError, NotYetError, UsageErr
 from gradaxis.estimators.coefficients import Coefficients, differentiate, evaluate
 from gradaxis.estimators.contract import contract_batch
 from gradaxis.estimators.gates import LABELS
-from gradaxis.estimators.inputs import QUANTITIES, Inputs, need_column, prepare
+from gradaxis.estimators.inputs import Inputs, need_column, prepare
+from gradaxis.estimators.quantities import QUANTITIES
 from gradaxis.estimators.rollouts.batch import RolloutBatch
 from gradaxis.taxonomy import AXES, Method, Need, Placed, Registry, load_registry
-
-if TYPE_CHECKING:
-    from gradaxis.estimators.policies import HuggingFacePolicy
 
 _WIDENING = {"sample": 0, "group": 1, "batch": 2}
 _SINGLE = ("ratio", "aggregation")
 _UNGATED = ("ratio", "aggregation")
+
+
+class Policy(Protocol):
+    """What `gradient` asks of a policy. `HuggingFacePolicy` has it."""
+
+    def quantities(
+        self, batch: RolloutBatch, names: Sequence[str], grad: bool = ..., micro_batch: int | None = ...
+    ) -> dict[str, Tensor]: ...
+
+    def parameters(self) -> Mapping[str, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -41,10 +49,16 @@ class CompiledEstimator:
         """What the user typed, overrides included."""
         return self.method.label
 
-    @property
+    @cached_property
     def needs(self) -> tuple[Need, ...]:
         """Columns, companions and `turns` that a batch must have, with the operator that asks for each."""
-        return self.method.needs
+        found = (
+            Need(column, slot, placed.label)
+            for slot, items in self.method.all_slots().items()
+            for placed in items
+            for column in placed.needs
+        )
+        return tuple(dict.fromkeys(found))
 
     @cached_property
     def quantities(self) -> tuple[str, ...]:
@@ -58,7 +72,7 @@ class CompiledEstimator:
         return max((placed.couples for placed in _operators(self.method)), key=_WIDENING.__getitem__, default="sample")
 
     def missing(self, batch: RolloutBatch, given: Iterable[str] = ()) -> list[MissingInputError]:
-        """Every need that the batch does not meet, with its remedy. `given` names quantities that come from elsewhere."""
+        """Every need that the batch does not meet, with its remedy. `given` names quantities from elsewhere."""
         given = tuple(given)
         names = dict.fromkeys([*self.quantities, *(need.column for need in self.needs)])
         found = [need_column(batch, name, given) for name in names]
@@ -104,7 +118,9 @@ class CompiledEstimator:
             _refuse_infinite(self.label, found, batch)
         return found
 
-    def gradient(self, policy: HuggingFacePolicy, batch: RolloutBatch, micro_batch: int | None = None) -> dict[str, Tensor]:
+    def gradient(
+        self, policy: Policy, batch: RolloutBatch, micro_batch: int | None = None
+    ) -> dict[str, Tensor]:
         """∇L by parameter name: the coefficients of one forward pass, pulled back through a second one in parts.
 
         Args:
@@ -186,7 +202,9 @@ def _check(method: Method) -> None:
                 raise NotYetError(f"{method.label}: `where` on {slot}.{placed.label} is not computed yet")
     summed = any("streams" in placed.declaration.reads for placed in method.slots["credit"])
     if method.streams and not summed:
-        raise InputError(f"{method.label}: streams", ", ".join(method.streams), "an operator in credit that adds them up")
+        raise InputError(
+            f"{method.label}: streams", ", ".join(method.streams), "an operator in credit that adds them up"
+        )
     for name, slots in {"": method.slots, **method.streams}.items():
         _check_discarded(f"{method.label}{' ' + name if name else ''}", slots)
 
@@ -199,10 +217,12 @@ def _check_discarded(label: str, slots: Mapping[str, tuple[Placed, ...]]) -> Non
             continue
         reads = placed.declaration.reads
         if "reward" in reads and "advantage" not in reads:
-            lost = [f"{slot}.{p.label}" for slot, p in before if f"{slot}.{p.operator}" not in placed.declaration.requires]
+            lost = [
+                f"{slot}.{p.label}" for slot, p in before if f"{slot}.{p.operator}" not in placed.declaration.requires
+            ]
             if lost:
                 raise InputError(f"{label}: credit.{placed.label}", f"{', '.join(lost)} before it",
-                                 "none: it computes the advantage from the reward again and would discard them")  # fmt: skip
+                                 "none: it starts again from the reward and would discard them")  # fmt: skip
         before.append(("credit", placed))
 
 
@@ -211,7 +231,7 @@ def _rehearse(estimator: CompiledEstimator) -> None:
     batch = contract_batch().rows([])
     columns = [need.column for need in estimator.needs if need.column.endswith("_logp")]
     batch = batch.with_columns({name: batch.columns["logp"] for name in columns if name not in batch.columns})
-    estimator.coefficients(replace(batch, labels={name: () for name in LABELS}))
+    estimator.coefficients(replace(batch, labels=dict.fromkeys(LABELS, ())))
 
 
 def _refuse_infinite(label: str, found: Coefficients, batch: RolloutBatch) -> None:
@@ -221,4 +241,4 @@ def _refuse_infinite(label: str, found: Coefficients, batch: RolloutBatch) -> No
         if bool(broken.any()):
             row = int(broken.nonzero()[0, 0])
             raise InputError(f"{label}: the coefficient of {name}", f"a value that is not finite in sequence {row}",
-                             "finite ones", "A log-probability there is not finite, or its ratio overflows.")  # fmt: skip
+                             "finite ones", "A log-probability is not finite, or a ratio overflows.")  # fmt: skip

@@ -1,8 +1,8 @@
 """One fixed batch on which every entry is rehearsed, compared and fingerprinted.
 
-It has what makes estimators differ: stale samples, ragged and truncated responses with observation tokens inside, uneven
-groups, graded rewards, silent groups of both kinds, a teacher, a critic, turns whose states recur, and greedy answers.
-Its numbers come from a low-discrepancy sequence, so that they are the same everywhere.
+It has what makes estimators differ: stale samples, ragged and truncated responses with observation tokens inside,
+uneven groups, graded rewards, silent groups of both kinds, a teacher, a critic, turns whose states recur, and greedy
+answers. Its numbers come from a low-discrepancy sequence, so that they are the same everywhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from gradaxis.estimators.rollouts.batch import Prompt, RolloutBatch, Turns
 
 _WIDTH = 9
 _GOLDEN = 0.6180339887498949
-_REWARDS = ((1.0, 0.0, 0.1, 0.0), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 0.0), (0.1, 1.0, 1.0, 0.0, 1.0), (0.0, 1.0), (0.1, 0.1, 0.0))
+_REWARDS = (
+    (1.0, 0.0, 0.1, 0.0),
+    (1.0, 1.0, 1.0),
+    (0.0, 0.0, 0.0, 0.0),
+    (0.1, 1.0, 1.0, 0.0, 1.0),
+    (0.0, 1.0),
+    (0.1, 0.1, 0.0),
+)
 """Outcome rewards of each prompt's group; the second and third groups are silent."""
 
 _GREEDY_REWARDS = (0.1, 1.0, 0.0, 1.0, 0.0, 0.1)
@@ -30,7 +37,7 @@ _RESPONSES = (
     "pppopp", "pppp",
     "pppppp", "ppopp", "pppoppp",
 )  # fmt: skip
-"""Each sequence's tokens: p is written by the policy, o is observed. Every run of p is a turn; the last column is padding."""
+"""Each sequence's tokens: p is written by the policy, o is observed. Every run of p is a turn."""
 
 
 def contract_batch(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64) -> RolloutBatch:
@@ -80,7 +87,7 @@ def _fill(prompt: Sequence[int], rewards: Sequence[float], responses: Sequence[s
 
 
 def _find_turns(batch: RolloutBatch) -> Turns:
-    """Every run of policy tokens is a turn. First turns share their group's first state; later states recur by parity."""
+    """Every run of policy tokens is a turn. First turns share their group's state; later ones share it by parity."""
     rows, starts, ends, anchors = [], [], [], []
     for row, flags in enumerate(batch.mask.tolist()):
         edges = [False, *flags, False]

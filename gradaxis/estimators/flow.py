@@ -54,7 +54,7 @@ class _Flow:
 
 
 def evaluate_reward(slots: Slots, streams: Mapping[str, Slots], inputs: Inputs) -> Advantage:
-    """Run the reward slots of an entry, its named streams first. Raises NotYetError for a level that cannot be mixed."""
+    """Run the reward slots of an entry and of its streams. Raises NotYetError for levels that cannot be mixed."""
     inputs = inputs.detach()
     batch = inputs.batch
     everyone = torch.ones_like(batch.group, dtype=torch.bool)
@@ -119,15 +119,15 @@ def _run(
 def _step(placed: Placed, flow: _Flow, inputs: Inputs, streams: Mapping[str, Tensor]) -> _Flow:
     """One operator on the flowing value, at the level where it stands or the finer one that it asks for."""
     batch, reads = inputs.batch, placed.declaration.reads
-    if flow.level == "turn" and not {"mask", "peers"} & set(reads):
-        raise NotYetError(f"{placed.operator} is not computed yet on rewards of turns")
+    if flow.level == "turn":
+        flow = _leave_turns(placed, flow, inputs)
     if "streams" in reads:
         flow = replace(flow, value=widen(flow.value, flow.level, batch), level="token")
-    value, flowing = flow.value, {"streams": streams}
+    flowing: dict[str, Any] = {"streams": streams, "advantage": flow.value}
+    flowing["reward"] = flow.value if flow.reward is None else flow.reward
     if flow.level == "turn" and "mask" in reads:
-        value, flowing["mask"] = lay_out(flow.value, batch)
-    flowing["advantage"] = value
-    flowing["reward"] = value if flow.reward is None else flow.reward
+        for name in ("advantage", "reward"):
+            flowing[name], flowing["mask"] = lay_out(flowing[name], batch)
     if "peers" in reads:
         flowing["peers"] = find_peers(str(placed.over), flow.level, batch)
         flowing["counted"] = count_entries(flow.counted, flow.level, batch)
@@ -142,6 +142,16 @@ def _step(placed: Placed, flow: _Flow, inputs: Inputs, streams: Mapping[str, Ten
         gate = open_gate(placed.where, before, level, flow.outcome, batch)
         result = torch.where(gate, result, before)
     return replace(flow, value=result, level=level)
+
+
+def _leave_turns(placed: Placed, flow: _Flow, inputs: Inputs) -> _Flow:
+    """Before an operator that reads log-probabilities, the advantage of turns is copied to their tokens."""
+    reads = placed.declaration.reads
+    if any("logp" in name for name in reads) and flow.reward is not None:
+        return replace(flow, value=widen(flow.value, "turn", inputs.batch), level="token")
+    if any("logp" in name for name in reads) or not {"mask", "peers", "streams"} & set(reads):
+        raise NotYetError(f"{placed.operator} is not computed yet on the rewards of turns")
+    return flow
 
 
 def _at_level(flow: _Flow, level: Level, mask: Tensor) -> Tensor:

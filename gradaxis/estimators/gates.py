@@ -18,9 +18,7 @@ RIGHT = 1.0
 """An answer counts as right, for `group`, when its outcome reward is at least this."""
 
 
-def open_gate(
-    where: Mapping[str, Any], value: Tensor, level: Level, outcome: Tensor, batch: RolloutBatch
-) -> Tensor:
+def open_gate(where: Mapping[str, Any], value: Tensor, level: Level, outcome: Tensor, batch: RolloutBatch) -> Tensor:
     """True on the entries that a gate lets an operator act on, bool, of the shape of `value`.
 
     Args:
@@ -52,5 +50,6 @@ def _of_samples(column: str, wanted: Any, outcome: Tensor, batch: RolloutBatch) 
     if column in LABELS:
         if column not in batch.labels:
             raise MissingInputError(column, f"add the label {column!r} to the rollouts")
-        return torch.tensor([label == wanted for label in batch.labels[column]], device=batch.device)
+        chosen = [label == wanted for label in batch.labels[column]]
+        return torch.tensor(chosen, dtype=torch.bool, device=batch.device)
     raise NotYetError(f"a gate on {column!r} is not computed yet")

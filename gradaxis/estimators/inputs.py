@@ -12,11 +12,9 @@ from torch import Tensor
 from gradaxis.errors import InputError, MissingInputError
 from gradaxis.estimators.levels import get_turns
 from gradaxis.estimators.operators import find_operator
+from gradaxis.estimators.quantities import QUANTITIES, at_least_float32
 from gradaxis.estimators.rollouts.batch import TOKEN_COLUMNS, RolloutBatch
 from gradaxis.taxonomy import Placed
-
-QUANTITIES = ("logp", "entropy")
-"""What a policy computes at every token and a surrogate is differentiated by."""
 
 _POLICY_PARAMETER = {"anchor_logp": "anchor", "target_logp": "to", "teacher_logp": "teacher"}
 """Reads whose column is named by a parameter: `target_logp` with `to: ref` is the column `ref_logp`."""
@@ -70,19 +68,21 @@ class Inputs:
 
 
 def prepare(batch: RolloutBatch, quantities: Mapping[str, Tensor], names: Iterable[str]) -> Inputs:
-    """Check the quantities [N, T] against the batch and put both in one dtype.
+    """Check the quantities [N, T] against the batch and put both in one dtype, at least float32.
 
-    Raises InputError when a quantity has another shape or device than the batch.
+    Raises InputError when a quantity is not given, or has another shape or device than the batch.
     """
     chosen: dict[str, Tensor] = {}
     for name in names:
+        if name not in quantities:
+            raise InputError("quantities", ", ".join(quantities) or "none", f"{name!r} among them")
         value = quantities[name]
         if value.shape != batch.tokens.shape:
             raise InputError(f"quantities[{name!r}]", f"shape {tuple(value.shape)}", f"{tuple(batch.tokens.shape)}")
         if value.device != batch.device:
             raise InputError(f"quantities[{name!r}]", f"device {value.device}", f"{batch.device}, as the rollouts",
                              "move the rollouts with batch.to(device)")  # fmt: skip
-        chosen[name] = torch.where(batch.mask, value, 0.0)
+        chosen[name] = torch.where(batch.mask, at_least_float32(value), 0.0)
     return Inputs(batch.to(dtype=chosen["logp"].dtype), chosen)
 
 

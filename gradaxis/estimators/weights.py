@@ -15,7 +15,8 @@ class Weight(NamedTuple):
     the derivative of `value` with respect to the token's log-ratio (the log-probability itself where there is no
     ratio), or to the sequence's log-ratio where `pooled` is given; it carries no gradient. `pooled` is the derivative
     of the sequence's log-ratio with respect to each token's log-probability (1/length for the geometric mean, 1 for
-    the product, 0 off the mask), or None where every token has a weight of its own.
+    the product, 0 off the mask), or None where every token has a weight of its own. `is_ratio` says that the value is a
+    ratio of probabilities, which clips need, and not a weighed log-probability.
 
     The slope stands beside the value so that ω is known where the advantage is zero and no quotient is ever formed.
     """
@@ -23,11 +24,12 @@ class Weight(NamedTuple):
     value: Tensor
     slope: Tensor
     pooled: Tensor | None = None
+    is_ratio: bool = True
 
 
 def score_function(logp: Tensor, mask: Tensor) -> Weight:
     """The empty ratio slot: value = log π, slope = 1 on the mask. Both arguments [N, T], `logp` in nats."""
-    return Weight(value=torch.where(mask, logp, 0.0), slope=mask.to(logp.dtype))
+    return Weight(value=torch.where(mask, logp, 0.0), slope=mask.to(logp.dtype), is_ratio=False)
 
 
 def surrogate(weight: Weight, advantage: Tensor) -> Tensor:

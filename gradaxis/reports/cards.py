@@ -1,4 +1,4 @@
-"""Method cards: what the registry said of each method when it was measured; from the results, else from the registry."""
+"""Method cards: what the registry said of each method when it was measured."""
 
 from __future__ import annotations
 

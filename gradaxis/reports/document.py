@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
+
+NO_REMEDY = "none in this version"
+"""The remedy of a gap that no input would close."""
 
 Standing = Literal["finding", "no finding", "not assessed", "inconsistent input"]
 
@@ -108,10 +111,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """The whole report."""
+    """The whole report. `gaps` are the questions that were not assessed, shown right below the verdict."""
 
     title: str
     subtitle: str
     verdict: tuple[Finding, ...]
-    sections: tuple[Section, ...] = field(default_factory=tuple)
+    sections: tuple[Section, ...] = ()
     footer: str = ""
+    gaps: tuple[Finding, ...] = ()

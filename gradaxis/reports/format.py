@@ -50,12 +50,14 @@ def format_interval(low: float | None, high: float | None, digits: int = 3) -> s
 
 
 def format_share(value: float | None) -> str:
-    """A share in [0, 1] as a percentage with at most three significant digits.
+    """A share as a percentage with at most three significant digits; positive ones below 0.01 % only as such.
 
-    >>> format_share(0.1234), format_share(1.0), format_share(None)
-    ('12.3 %', '100 %', '–')
+    >>> format_share(0.1234), format_share(1.0), format_share(1e-8), format_share(None)
+    ('12.3 %', '100 %', '< 0.01 %', '–')
     """
-    return MISSING if value is None or math.isnan(value) else f"{format_number(100.0 * value)} %"
+    if value is None or math.isnan(value):
+        return MISSING
+    return "< 0.01 %" if 0 < value < 1e-4 else f"{format_number(100.0 * value)} %"
 
 
 def format_list(names: list[str] | tuple[str, ...], limit: int | None = None) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-from gradaxis.reports.document import Document, Figure
+from gradaxis.reports.document import NO_REMEDY, Document, Figure
+
+SHOWN_GAPS = 5
+"""Gaps listed below the verdict; all stand in their section."""
 
 
 def render_html(document: Document) -> str:
@@ -18,8 +21,9 @@ def render_html(document: Document) -> str:
     environment.filters["kind"] = lambda block: type(block).__name__
     style, _, _ = loader.get_source(environment, "style.css")
     drawings = {name: [Markup(drawing) for drawing in panels] for name, panels in _draw_figures(document).items()}
-    template = environment.get_template("report.html.j2")
-    return template.render(document=document, drawings=drawings, style=Markup(style.strip()))
+    template = environment.get_template("report.html.jinja")
+    remediable = [gap for gap in document.gaps if gap.remedy != NO_REMEDY][:SHOWN_GAPS]
+    return template.render(document=document, drawings=drawings, shown_gaps=remediable, style=Markup(style.strip()))
 
 
 def slug(text: str) -> str:

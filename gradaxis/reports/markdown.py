@@ -11,6 +11,8 @@ def render_markdown(document: Document) -> str:
     """The report as Markdown text; what could be read as markup in a label or a model's text is escaped."""
     lines = [f"# {escape_markdown(document.title)}", "", escape_markdown(document.subtitle), "", "## Verdict", ""]
     lines += [_finding(number, finding) for number, finding in enumerate(document.verdict, start=1)]
+    if document.gaps:
+        lines += ["", "### Not assessed", "", *(_gap(gap) for gap in document.gaps)]
     for section in document.sections:
         lines += ["", f"## {escape_markdown(section.title)}"]
         for block in section.blocks:
@@ -29,6 +31,10 @@ def _finding(number: int, finding: Finding) -> str:
     remedy = f" Remedy: {escape_markdown(finding.remedy)}" if finding.remedy else ""
     evidence = f"*{finding.standing}*: {escape_markdown(finding.certainty)}{remedy}"
     return f"{number}. {escape_markdown(finding.text)}{advice}  \n   {evidence}"
+
+
+def _gap(gap: Finding) -> str:
+    return f"- {escape_markdown(gap.text)}. Remedy: {escape_markdown(gap.remedy)}"
 
 
 def _block(block: Block) -> str:

@@ -1,97 +1,146 @@
-"""The measured quantities that a report knows: how each is headed, written and defined."""
+"""The measured quantities that a report knows: how each is headed and what it means."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gradaxis.diagnostics.measurements import Measurement, is_number
-from gradaxis.reports.document import Cell
-from gradaxis.reports.format import MISSING, format_interval, format_number, format_share
-
+ASSESSED = "assessed"
+MEAN_REWARD = "mean_reward"
+REWARD_VARIANCE = "reward_variance_share"
+SILENT = "silent_groups"
+EXPECTED_SILENT = "expected_silent_groups"
+SILENT_WEIGHT = "silent_weight"
+SAMPLE_SIZE = "ess"
+SEQUENCE_WEIGHTS = "sequence weights"
+CLIPPED = "clip_fraction"
+CRITICAL_BATCH = "critical_batch_size"
+SIGNAL_TO_NOISE = "snr"
+EQUAL_GAIN = "noise_ratio_at_equal_gain"
+TO_RESOLVE = "prompts_to_resolve"
 GAIN = "gain"
 COSINE = "cosine"
-ORTHOGONAL_BIAS = "orthogonal_bias"
-SNR = "snr"
-CRITICAL_BATCH = "critical_batch_size"
-NOISE_RATIO = "noise_ratio_at_equal_gain"
-ENTROPY_CHANGE = "entropy_change"
-CLIP_FRACTION = "clip_fraction"
-ESS = "ess"
-METHOD_COSINE = "method_cosine"
-COINCIDES = "coincides"
+ORTHOGONAL = "orthogonal_bias"
+EFFICIENCY = "efficiency"
 ENTROPY = "entropy"
 ENTROPY_BY_POSITION = "entropy_by_position"
-SILENT_GROUPS = "silent_groups"
-SLOT_EFFECT = "slot_effect"
-REWARD_SHARE = "reward_variance_share"
+ENTROPY_CHANGE = "entropy_change"
+BETWEEN_METHODS = ("method_cosine", "coefficient_cosine")
+COINCIDING = "coincides"
+SLOT_DIRECTION = "slot_effect"
+SLOT_NOISE = "slot_effect_on_noise"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of the comparison: its heading with the unit, whether it is a share, and what it means."""
+    """A quantity of the comparison: its name in the rows, its heading with the unit, and whether it is a share."""
 
     name: str
     heading: str
-    definition: str
     share: bool = False
 
 
-COMPARED: tuple[Metric, ...] = (
-    Metric(COSINE, "cosine with ∇J", "cos(E ĝ, ∇J): 1 when the expected gradient points along the target, whatever its length."),
-    Metric(ORTHOGONAL_BIAS, "orthogonal bias", "|E ĝ − c ∇J| / |c ∇J|, with c the gain: the part of the expected gradient across the target, relative to the part along it. Free of scale."),
-    Metric(GAIN, "gain", "c = ⟨E ĝ, ∇J⟩ / |∇J|²: how long the step along the target is. A learning rate absorbs it, so it is no fault by itself."),
-    Metric(SNR, "signal-to-noise", "n |E ĝ|² / tr Σ of a batch of the n prompts measured: signal energy over noise energy."),
-    Metric(CRITICAL_BATCH, "critical batch size (prompts)", "tr Σ / |E ĝ|²: the number of prompts at which noise and signal are equal. Smaller is better; half-open where the signal is not clear of zero."),
-    Metric(ENTROPY_CHANGE, "entropy change", "First-order change of the policy's entropy for a step along ĝ."),
-    Metric(CLIP_FRACTION, "clipped tokens", "Share of policy tokens whose gradient the trust region switches off or caps.", share=True),
-    Metric(ESS, "ESS / N", "(Σ w)² / (N Σ w²) of the sequence weights: the share of rollouts that an unbiased correction for staleness leaves.", share=True),
-)  # fmt: skip
+COMPARED = (
+    Metric(COSINE, "cosine with ∇J"),
+    Metric(ORTHOGONAL, "orthogonal bias"),
+    Metric(GAIN, "gain"),
+    Metric(EFFICIENCY, "efficiency", share=True),
+    Metric(SIGNAL_TO_NOISE, "signal-to-noise"),
+    Metric(CRITICAL_BATCH, "critical batch size (prompts)"),
+    Metric(ENTROPY_CHANGE, "entropy change (nats a token per unit step)"),
+    Metric(CLIPPED, "clipped tokens", share=True),
+    Metric(SILENT_WEIGHT, "weight on silent groups", share=True),
+)
+"""The columns of the comparison, in order."""
+
+OF_ROLLOUTS = (
+    Metric(MEAN_REWARD, "mean reward"),
+    Metric("mean_length", "mean length (tokens)"),
+    Metric("truncated_share", "truncated answers", share=True),
+    Metric(SAMPLE_SIZE, "ESS / N", share=True),
+    Metric("largest_log_ratio", "largest log-ratio of a token (nats)"),
+    Metric(SILENT, "silent groups, observed", share=True),
+    Metric(EXPECTED_SILENT, "silent groups, expected", share=True),
+    Metric("effective_groups", "groups that are not silent"),
+    Metric(ENTROPY, "entropy (nats a token)"),
+    Metric(REWARD_VARIANCE, "reward variance explained", share=True),
+)
+"""What is measured on the rollouts themselves, in order."""
+
+DEFINITIONS = (
+    (
+        "∇J",
+        "The gradient of the expected task reward. A KL or entropy term that a method declares is its own aim and "
+        "is never counted as bias; only the rest of its gradient is compared with ∇J.",
+    ),
+    (
+        "gain",
+        "c = ⟨E ĝ, ∇J⟩ / |∇J|²: the length of the expected step along ∇J. A learning rate absorbs it, so it is no "
+        "fault by itself.",
+    ),
+    (
+        "cosine with ∇J",
+        "cos(E ĝ, ∇J): 1 when the expected gradient points along ∇J, whatever its length.",
+    ),
+    (
+        "orthogonal bias",
+        "|E ĝ − c ∇J| / |c ∇J|: the part of the expected gradient across ∇J, relative to the part along it; the "
+        "tangent of the angle.",
+    ),
+    (
+        "efficiency",
+        "⟨E ĝ, ∇J⟩² / (|∇J|² · E|ĝ|²): the share of the best first-order improvement that an update of this size "
+        "gets; cosine² lowered by noise.",
+    ),
+    (
+        "signal-to-noise",
+        "n |E ĝ|² / tr Σ for the n prompts measured: signal energy over noise energy. Below 1 the update is "
+        "mostly noise.",
+    ),
+    (
+        "critical batch size",
+        "tr Σ / |E ĝ|²: the number of prompts at which noise and signal are equal. An interval without an upper "
+        "end means that the signal is not clear of zero.",
+    ),
+    (
+        "noise at equal gain",
+        "(tr Σ / c²) of one method over that of another, on the same rollouts: how many times more prompts it "
+        "needs for the same precision along ∇J.",
+    ),
+    (
+        "entropy change",
+        "⟨∇H, ĝ⟩: the first-order change of the policy's mean entropy a token, at the contexts of these rollouts, "
+        "for each unit of step along ĝ.",
+    ),
+    (
+        "clipped tokens",
+        "The share of policy tokens whose weight the trust region changes. Fresh rollouts have every ratio at 1, "
+        "so nothing is clipped there.",
+    ),
+    (
+        "ESS / N",
+        "(Σ w)² / (N Σ w²) of the weights π/μ of whole sequences (of tokens where said): the share of samples "
+        "that an unbiased correction for staleness leaves.",
+    ),
+    (
+        "silent group",
+        "A group whose answers all earn the same reward, so that a comparison within the group carries no signal.",
+    ),
+    (
+        "slot effect",
+        "1 − cosine between a method's gradient and that of the same method with one slot as its parent (or GRPO) "
+        "has it. Blame is assigned by replacing slots, never by splitting a gradient.",
+    ),
+    (
+        "fresh, stale, inner step",
+        "The point in the update. Fresh: the policy's own rollouts. Stale: rollouts of an older policy. Inner "
+        "step k: after k minibatch steps on the same rollouts.",
+    ),
+)
+"""Terms of the report and what they mean."""
+
+_WORDS = {metric.name: metric.heading for metric in (*COMPARED, *OF_ROLLOUTS)}
 
 
-def write_value(row: Measurement | None, share: bool = False) -> str:
-    """The estimate in words of the report: a number, `≥ low` or `≤ high` where only one end is known, else a dash."""
-    if row is None:
-        return MISSING
-    write = format_share if share else format_number
-    if is_number(row.estimate):
-        return write(row.estimate)
-    if row.verdict == "not assessed":
-        return MISSING
-    if is_number(row.low) and not is_number(row.high):
-        return f"≥ {write(row.low)}"
-    if is_number(row.high) and not is_number(row.low):
-        return f"≤ {write(row.high)}"
-    return MISSING
-
-
-def write_interval(row: Measurement, share: bool = False) -> str:
-    """`[low, high]` of the row, empty where there is none or the value is exact."""
-    if row.low is None and row.high is None:
-        return ""
-    if row.low == row.high == row.estimate:
-        return ""
-    if not share:
-        return format_interval(row.low, row.high)
-    percent = [None if end is None else 100.0 * end for end in (row.low, row.high)]
-    return f"{format_interval(*percent)} %"
-
-
-def write_quantity(row: Measurement, share: bool = False) -> str:
-    """Value, interval and unit for running text: `0.935 [0.910, 0.951]`."""
-    unit = "" if share or row.unit in {"", "1", "ratio", "share", "cosine"} else f" {row.unit}"
-    interval = write_interval(row, share)
-    return f"{write_value(row, share)}{unit}{f' {interval}' if interval else ''}"
-
-
-def value_cell(row: Measurement | None, share: bool = False) -> Cell:
-    """A table cell: value, interval below it, chip for a verdict that says something, `exact` where nothing was sampled."""
-    if row is None:
-        return Cell(MISSING)
-    chip = "" if row.verdict == "not applicable" else row.verdict
-    mark = "exact" if is_exact_value(row) else ""
-    return Cell(write_value(row, share), note=write_interval(row, share), chip=chip, mark=mark)
-
-
-def is_exact_value(row: Measurement) -> bool:
-    """True when the number has no sampling error: it was enumerated, so that its interval is a point."""
-    return row.interval == "exact" or (is_number(row.estimate) and row.low == row.high == row.estimate)
+def in_words(metric: str) -> str:
+    """A metric's name as text: its heading, or its own words without underscores."""
+    return _WORDS.get(metric, metric.replace("_", " "))

@@ -10,8 +10,7 @@ from typing import Any
 from gradaxis.diagnostics.measurements import Measurement, read_measurements
 from gradaxis.diagnostics.storage import read_json
 from gradaxis.errors import InputError
-
-FRESH = "fresh"
+from gradaxis.reports.points import FRESH
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from gradaxis.taxonomy.axes import AXES, SLOTS, Slot, axis_of
 from gradaxis.taxonomy.comparison import Difference, compare, side_of
 from gradaxis.taxonomy.declarations import OperatorDeclaration, ParameterDeclaration
+from gradaxis.taxonomy.derivation import derive, reads_teacher
 from gradaxis.taxonomy.entries import Compound, Entry, Failure
 from gradaxis.taxonomy.methods import Method, Need, Placed, Removed, Side
 from gradaxis.taxonomy.problems import Problem
@@ -12,5 +13,5 @@ from gradaxis.taxonomy.selection import parse_override
 __all__ = [
     "AXES", "SLOTS", "Compound", "Difference", "Entry", "Failure", "Method", "Need", "OperatorDeclaration",
     "ParameterDeclaration", "Placed", "Problem", "Registry", "Removed", "Side", "Slot", "axis_of", "compare",
-    "load_registry", "parse_override", "side_of",
+    "derive", "load_registry", "parse_override", "reads_teacher", "side_of",
 ]  # fmt: skip

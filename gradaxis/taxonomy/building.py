@@ -61,7 +61,7 @@ def _collect_operators(sources: Sources, problems: list[Problem]) -> dict[str, O
     for source in sources.of("operators"):
         for name in source.names:
             if name in places:
-                message = f"the operator {name!r} is declared in {places[name]} already; names are unique over all slots"
+                message = f"the operator {name!r} is in {places[name]} already; names are unique over all slots"
                 problems.append(source.document.problem((name,), message, key=True))
             places.setdefault(name, source.document.file)
         for name, declaration in (source.content or {}).items():
@@ -92,7 +92,8 @@ def _collect_aliases(entries: Sequence[Source], problems: list[Problem]) -> dict
         for i, alias in enumerate(source.content.aliases if source.content else ()):
             owner = alias if alias in ids else found.get(alias)
             if owner is not None:
-                problems.append(source.document.problem(("aliases", i), f"the name {alias!r} belongs to {owner!r} already"))
+                message = f"the name {alias!r} belongs to {owner!r} already"
+                problems.append(source.document.problem(("aliases", i), message))
             else:
                 found[alias] = source.content.id
     return found

@@ -36,8 +36,8 @@ def compare(before: Method, after: Method) -> list[Difference]:
     return found
 
 
-def side_of(method: Method, reference: Method | None, word: str | None = None) -> Side:
-    """The side of a method relative to a reference; `origin` when there is none. `word` is how the reference is named."""
+def side_of(method: Method, reference: Method | None) -> Side:
+    """The side of a method relative to a reference; `origin` when there is none."""
     if reference is None:
         return Side("origin", None)
     differences = compare(reference, method)
@@ -46,7 +46,7 @@ def side_of(method: Method, reference: Method | None, word: str | None = None) -
     side = "both" if whole or len(axes) == 2 else (axes.pop() if axes else "none")
     slots = tuple(dict.fromkeys(difference.slot for difference in differences))
     numbers = bool(differences) and not whole and all(_is_numeric(difference) for difference in differences)
-    return Side(side, word or reference.label, slots, numbers)
+    return Side(side, reference.label, slots, numbers)
 
 
 def _stream_order(key: str) -> tuple[str, int]:

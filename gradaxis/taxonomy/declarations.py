@@ -42,13 +42,13 @@ class ParameterDeclaration(Strict):
 
     type: Literal["number", "integer", "boolean", "choice", "string", "mapping"]
     meaning: Text
-    choices: list[Text] = []
+    choices: list[Text] = Field(default_factory=list)
     default: Any = None
     minimum: Number | None = None
     maximum: Number | None = None
     exclusive: bool = False
     nullable: bool = False
-    not_yet: list[Text] = []
+    not_yet: list[Text] = Field(default_factory=list)
 
     @property
     def required(self) -> bool:
@@ -89,17 +89,17 @@ class OperatorBody(Strict):
     """
 
     summary: Text
-    reads: list[Identifier] = []
-    parameters: dict[Identifier, ParameterDeclaration] = {}
+    reads: list[Identifier] = Field(default_factory=list)
+    parameters: dict[Identifier, ParameterDeclaration] = Field(default_factory=dict)
     over: OverDeclaration | None = None
     couples: Level | Literal["over"] | CouplesByParameter = "sample"
     widens: bool | Widens = False
-    needs: list[Text] = []
-    requires: list[Text] = []
-    stages: list[Identifier] = []
+    needs: list[Text] = Field(default_factory=list)
+    requires: list[Text] = Field(default_factory=list)
+    stages: list[Identifier] = Field(default_factory=list)
     law: Identifier | None = None
     paper: Paper | None = None
-    notes: list[Text] = []
+    notes: list[Text] = Field(default_factory=list)
     not_yet: Text | None = None
 
 

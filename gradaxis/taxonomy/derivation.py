@@ -8,9 +8,9 @@ from typing import Any
 
 from gradaxis.taxonomy.axes import TEACHER_ENTRY
 from gradaxis.taxonomy.comparison import side_of
+from gradaxis.taxonomy.consistency import named_teachers
 from gradaxis.taxonomy.methods import Method, Need, Placed
 from gradaxis.taxonomy.parameters import is_moving
-from gradaxis.taxonomy.resolution import named_teachers
 
 REWARD_QUANTITIES = frozenset({"advantage", "reward", "reward_vector", "turn_reward", "greedy_reward"})
 POLICY_QUANTITIES = frozenset({

@@ -23,13 +23,13 @@ Texts = Annotated[list[Text], BeforeValidator(_listed)]
 
 
 class Schedule(Strict):
-    """A parameter that moves with the step, `{schedule: linear, start: 1.0, end: 0.0, steps: 500}`: not yet computed."""
+    """A parameter that moves with the step, `{schedule: linear, start: 1, end: 0, steps: 500}`: not yet computed."""
 
     schedule: Literal["linear", "cosine", "exponential", "stages"]
     start: Number | None = None
     end: Number | None = None
     steps: int | None = None
-    values: list[Number] = []
+    values: list[Number] = Field(default_factory=list)
 
 
 class Controller(Strict):
@@ -52,7 +52,7 @@ class _Placing(BaseModel):
     where: dict[Identifier, Any] | None = None
     over: Identifier | Annotated[list[Identifier], Field(min_length=2)] | None = None
     stage: Identifier | None = None
-    addresses: list[Slug] = []
+    addresses: list[Slug] = Field(default_factory=list)
     why: Text | None = None
 
     @property
@@ -79,7 +79,7 @@ class Drop(Strict):
     """The removal of an operator of the parent, with the failure that this addresses."""
 
     operator: Label
-    addresses: list[Slug] = []
+    addresses: list[Slug] = Field(default_factory=list)
     why: Text | None = None
 
 
@@ -105,8 +105,8 @@ class Change(Strict):
         ]
         | None
     ) = Field(None, alias="set")
-    add: list[Item] = []
-    drop: list[Annotated[Drop, BeforeValidator(_drop)]] = []
+    add: list[Item] = Field(default_factory=list)
+    drop: list[Annotated[Drop, BeforeValidator(_drop)]] = Field(default_factory=list)
 
 
 class TrajectoryBlock(Strict):
@@ -147,7 +147,7 @@ class Link(Strict):
         "linear", "rank_pairs", "weigh_by_utility", "match_target", "classify_groups", "split_policy",
         "estimate_f_divergence",
     ] = "linear"  # fmt: skip
-    parameters: dict[Identifier, Any] = {}
+    parameters: dict[Identifier, Any] = Field(default_factory=dict)
     why: Text | None = None
 
 
@@ -187,7 +187,7 @@ class Implementation(Strict):
     project: Text
     version: Text | None = None
     config: Text | None = None
-    deviates: Texts = []
+    deviates: Texts = Field(default_factory=list)
 
 
 class Named(Strict):
@@ -195,9 +195,9 @@ class Named(Strict):
 
     id: Slug
     name: Text
-    aliases: list[Slug] = []
+    aliases: list[Slug] = Field(default_factory=list)
     summary: Text
-    notes: Texts = []
+    notes: Texts = Field(default_factory=list)
 
 
 class Entry(Named):
@@ -215,17 +215,17 @@ class Entry(Named):
     paper: Paper | None = None
     trajectory: TrajectoryBlock = TrajectoryBlock()
     reward: RewardBlock = RewardBlock()
-    streams: dict[Label, RewardBlock | None] = {}
-    teachers: dict[Label, Teacher] = {}
+    streams: dict[Label, RewardBlock | None] = Field(default_factory=dict)
+    teachers: dict[Label, Teacher] = Field(default_factory=dict)
     link: Annotated[Link, BeforeValidator(_link)] | None = None
-    mix: list[MixPart] = []
-    state: dict[Label, Text] = {}
-    outside: list[Annotated[Outside, BeforeValidator(_outside)]] = []
+    mix: list[MixPart] = Field(default_factory=list)
+    state: dict[Label, Text] = Field(default_factory=dict)
+    outside: list[Annotated[Outside, BeforeValidator(_outside)]] = Field(default_factory=list)
     claimed_side: ClaimedSide | None = None
-    sources: dict[str, Text] = {}
-    implementations: list[Implementation] = []
-    verified: Texts = []
-    coincides_with: list[Slug] = []
+    sources: dict[str, Text] = Field(default_factory=dict)
+    implementations: list[Implementation] = Field(default_factory=list)
+    verified: Texts = Field(default_factory=list)
+    coincides_with: list[Slug] = Field(default_factory=list)
 
 
 class Evidence(Strict):
@@ -242,14 +242,14 @@ class Failure(Named):
     slots: list[Identifier] = Field(min_length=1)
     status: Status = "preview"
     mechanism: Text | None = None
-    symptoms: Texts = []
-    probes: Texts = []
-    evidence: list[Evidence] = []
+    symptoms: Texts = Field(default_factory=list)
+    probes: Texts = Field(default_factory=list)
+    evidence: list[Evidence] = Field(default_factory=list)
     paper: Paper | None = None
 
 
 class Compound(Failure):
     """A failure that no strength of a fix on one side resolves. `demonstration` is null until it was measured."""
 
-    failures: list[Slug] = []
+    failures: list[Slug] = Field(default_factory=list)
     demonstration: dict[str, Any] | None = None

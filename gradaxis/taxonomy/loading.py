@@ -81,7 +81,7 @@ def read_source(path: Path) -> Source:
     """Read and type one file."""
     document, problems = read_yaml(path, _shown(path))
     kind = kind_of(path, document.data)
-    if document.root is None:
+    if not document.whole or document.root is None:
         return Source(kind, path, document, None, tuple(problems))
     if kind == "operators":
         content, found = _read_operators(path, document)
@@ -133,14 +133,15 @@ def _check_declaration(name: str, body: OperatorBody, document: Document) -> lis
     for key, parameter in body.parameters.items():
         at = (name, "parameters", key)
         if key in RESERVED:
-            problems.append(document.problem(at, f"{key!r} is a key of every item, so no parameter can have it", key=True))
+            problems.append(document.problem(at, f"{key!r} is a key of every item, not a parameter", key=True))
         if (parameter.type == "choice") != bool(parameter.choices):
             problems.append(document.problem(at, "a choice lists its `choices`, and nothing else does"))
         elif not parameter.required:
             wrong = check_value(key, parameter, parameter.default)
             problems += [document.problem((*at, "default"), p.message, p.allowed, p.got) for p in wrong]
     if body.over and body.over.default not in body.over.choices:
-        problems.append(document.problem((name, "over", "default"), "the default is none of the choices", body.over.choices))
+        at = (name, "over", "default")
+        problems.append(document.problem(at, "the default is none of the choices", body.over.choices))
     for i, required in enumerate(body.requires):
         slot, _, operator = required.partition(".")
         if slot not in SLOTS or not operator:

@@ -16,7 +16,7 @@ WHERE_READS = {"sign": "advantage", "group": "reward"}
 
 @dataclass(frozen=True)
 class Placed:
-    """An operator in a slot of a method, with all its parameters. `inherited_from` names the ancestor that placed it."""
+    """An operator in a slot, with all its parameters. `inherited_from` names the ancestor that placed it."""
 
     operator: str
     label: str

@@ -9,10 +9,13 @@ from typing import Any
 
 from gradaxis.errors import UsageError
 from gradaxis.taxonomy.checking import describe
+from gradaxis.taxonomy.consistency import check_consistency
 from gradaxis.taxonomy.derivation import derive
 from gradaxis.taxonomy.methods import Method, Placed
 from gradaxis.taxonomy.parameters import check_value, expected_text
+from gradaxis.taxonomy.placing import Report
 from gradaxis.taxonomy.problems import closest_match
+from gradaxis.taxonomy.yaml_nodes import Document
 
 
 def override_method(method: Method, overrides: Mapping[str, Any], known: Mapping[str, Method]) -> Method:
@@ -29,7 +32,12 @@ def override_method(method: Method, overrides: Mapping[str, Any], known: Mapping
         held[slot] = (*held[slot][:index], placed, *held[slot][index + 1 :])
     said = ",".join(f"{key}={_shown(value)}" for key, value in overrides.items())
     label = f"{method.label[:-1]},{said}]" if method.label.endswith("]") else f"{method.label}[{said}]"
-    return derive(replace(method, slots=slots, streams=streams, label=label), known)
+    changed = replace(method, slots=slots, streams=streams, label=label)
+    report = Report(Document(label, None, None, ()))
+    check_consistency(changed, report)
+    if report.problems:
+        raise UsageError(f"{label}: {report.problems[0].message}")
+    return derive(changed, known)
 
 
 def find_parameter(method: Method, key: str) -> tuple[str, int, str]:
@@ -37,7 +45,8 @@ def find_parameter(method: Method, key: str) -> tuple[str, int, str]:
     slots = method.all_slots()
     place = next((k for k in sorted(slots, key=len, reverse=True) if key.startswith(f"{k}.")), None)
     if place is None:
-        raise UsageError(f"{key!r}: unknown slot{closest_match(key.rpartition('.')[0], slots)}; write slot.parameter=value")
+        near = closest_match(key.rpartition(".")[0], slots)
+        raise UsageError(f"{key!r}: unknown slot{near}; write slot.parameter=value")
     label, _, name = key[len(place) + 1 :].rpartition(".")
     held = [(i, placed) for i, placed in enumerate(slots[place]) if not label or placed.label == label]
     if not slots[place]:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from gradaxis.taxonomy.checking import describe
 from gradaxis.taxonomy.declarations import OperatorDeclaration, ParameterDeclaration
 from gradaxis.taxonomy.entries import Controller, Schedule
+from gradaxis.taxonomy.problems import closest
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,21 @@ def fill_parameters(
     declaration: OperatorDeclaration, given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[ParameterProblem]]:
     """All parameters of an operator in declared order, defaults filled in, and every problem of the given ones."""
-    declared, problems = declaration.parameters, []
+    declared, problems, meant = declaration.parameters, [], set()
     for name in given:
         if name not in declared:
             allowed = tuple(declared)
             none = "" if allowed else f"; {declaration.name} has no parameters"
             message = f"{declaration.name} has no parameter {name!r}{none}"
             problems.append(ParameterProblem(name, message, name, allowed, unknown=True))
+            meant.add(closest(name, [other for other in allowed if other not in given]))
     filled: dict[str, Any] = {}
     for name, parameter in declared.items():
         if name in given:
             filled[name] = given[name]
             problems += check_value(name, parameter, given[name])
+        elif parameter.required and name in meant:
+            continue  # misspelt, which is reported already
         elif parameter.required:
             problems.append(ParameterProblem(name, f"{declaration.name} needs the parameter {name!r}", unknown=True))
         else:
@@ -57,7 +61,7 @@ def check_value(name: str, declared: ParameterDeclaration, value: Any) -> list[P
     """Every problem of one value; an empty list when it is valid."""
     if value is None and declared.nullable:
         return []
-    if declared.type in ("number", "integer") and is_moving(value):
+    if declared.type in ("number", "integer") and isinstance(value, Mapping) and is_moving(value):
         return _check_moving(name, value)
     expected = expected_text(declared)
     bad = [ParameterProblem(name, f"{name} got {describe(value)}, expected {expected}")]

@@ -23,7 +23,7 @@ _RANGES = ("top", "bottom", "above", "below", "not")
 
 @dataclass(frozen=True)
 class Lookup:
-    """What items refer to. `broken` holds names whose own files have problems, which are reported there and only there."""
+    """What items refer to. `broken` holds names whose own files have problems, which are reported there only."""
 
     operators: Mapping[str, OperatorDeclaration]
     failures: frozenset[str]
@@ -115,9 +115,7 @@ def _over(
     return tuple(over)
 
 
-def _stage(
-    declaration: OperatorDeclaration, stage: str | None, path: Sequence[Any], report: Report
-) -> str | None:
+def _stage(declaration: OperatorDeclaration, stage: str | None, path: Sequence[Any], report: Report) -> str | None:
     if stage is None:
         return declaration.stages[0] if declaration.stages else None
     if not declaration.stages:

@@ -52,8 +52,8 @@ class Registry:
     def select(self, text: str) -> list[Method]:
         """The methods of one line such as `grpo,./mine.yaml,dapo[trust_region.high=0.3]`.
 
-        `all` stands for every executable method of this registry. A method that is named twice with the same overrides is
-        returned once. Raises UsageError for what does not exist and RegistryError for files that do not validate.
+        `all` stands for every executable method of this registry. A method that is named twice with the same overrides
+        is returned once. Raises UsageError for what does not exist and RegistryError for files that do not validate.
         """
         return self._select(text)[1]
 

@@ -1,4 +1,4 @@
-"""Resolving an entry against its parent: set, drop and add, slot by slot, and the checks that need the result."""
+"""Resolving an entry against its parent: set, drop and add, slot by slot."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradaxis.taxonomy.axes import AXES, SLOTS
+from gradaxis.taxonomy.consistency import check_consistency
 from gradaxis.taxonomy.entries import Change, Entry, RewardBlock
 from gradaxis.taxonomy.methods import Method, Placed, Removed
 from gradaxis.taxonomy.placing import Lookup, Report, check_addresses, patch_placed, place_item, slot_path
@@ -15,7 +16,7 @@ Placements = tuple[Placed, ...]
 
 def resolve(entry: Entry, parent: Method | None, lookup: Lookup, report: Report) -> Method | None:
     """The method of an entry, its derived facts still empty. None when a problem was found."""
-    slots, removed = {}, [r for r in (parent.removed if parent else ())]
+    slots, removed = {}, list(parent.removed if parent else ())
     for slot in SLOTS:
         block = entry.trajectory if slot in AXES["trajectory"] else entry.reward
         change: Change | None = getattr(block, slot)
@@ -33,7 +34,7 @@ def resolve(entry: Entry, parent: Method | None, lookup: Lookup, report: Report)
         mixed=tuple((part.of, part.weight) for part in entry.mix) or (parent.mixed if parent else ()),
     )  # fmt: skip
     if not report.broken:
-        _check_method(method, report)
+        check_consistency(method, report)
     return None if report.broken else method
 
 
@@ -60,7 +61,7 @@ def _from_parent(items: Placements, parent: Method) -> Placements:
 def _resolve_streams(
     entry: Entry, parent: Method | None, lookup: Lookup, report: Report
 ) -> dict[str, Mapping[str, Placements]]:
-    streams = dict(parent.streams) if parent else {}
+    streams: dict[str, Mapping[str, Placements]] = dict(parent.streams) if parent else {}
     if parent:
         streams = {name: {s: _from_parent(i, parent) for s, i in slots.items()} for name, slots in streams.items()}
     for name, block in entry.streams.items():
@@ -68,9 +69,10 @@ def _resolve_streams(
             report.add(("streams", name), f"{name!r} is taken; a stream has a name of its own", key=True)
         if block is None:
             if streams.pop(name, None) is None:
-                report.add(("streams", name), f"the parent has no stream {name!r} to remove", list(streams), name)
+                message = f"the parent has no stream {name!r} to remove"
+                report.add(("streams", name), message, list(streams), name, key=True)
             continue
-        before = streams.get(name, {slot: () for slot in AXES["reward"]})
+        before = streams.get(name, dict.fromkeys(AXES["reward"], ()))
         streams[name] = {
             slot: _change_slot(getattr(block, slot), before[slot], slot, slot_path(slot, name), entry, parent, lookup,
                                report)
@@ -103,7 +105,7 @@ def _change_slot(
 
     if isinstance(change.replace, list):
         if change.drop:
-            report.add((*path, "drop"), "`set` with a list replaces the whole slot, so nothing is left to drop", key=True)
+            report.add((*path, "drop"), "`set` with a list replaces the whole slot; nothing is left to drop", key=True)
         items = [place_item(item, slot, (*path, "set", i), lookup, report) for i, item in enumerate(change.replace)]
     elif change.replace:
         for label, patch in change.replace.items():
@@ -128,80 +130,3 @@ def _check_labels(items: Placements, path: tuple[str, ...], report: Report) -> N
             report.add(path, f"{placed.label!r} stands twice in one slot; give one of them another label with `as`",
                        key=True)  # fmt: skip
         seen.add(placed.label)
-
-
-def _check_method(method: Method, report: Report) -> None:
-    """What only the resolved method shows: requirements, teachers, streams, and the keys of `sources`."""
-    for key, items in method.all_slots().items():
-        stream, slot = key.split(".") if "." in key else (None, key)
-        for placed in items:
-            at = _item_path(method.entry, slot, stream, placed)
-            _check_requirements(method, placed, stream, at, report)
-            _check_teacher(method, placed, at, report)
-            if "streams" in placed.declaration.reads:
-                known = ["main", *method.streams]
-                for name, value in placed.parameters.items():
-                    for stream_name in value if isinstance(value, Mapping) else ():
-                        if stream_name not in known:
-                            report.add((*at, name, stream_name), f"no stream {stream_name!r}", known, stream_name, key=True)
-    for source in method.entry.sources:
-        if not _names_parameter(method, source):
-            keys = [f"{key}.{name}" for key, items in method.all_slots().items() for p in items for name in p.parameters]
-            report.add(("sources", source), f"{source!r} is no parameter of {method.id}", keys, source, key=True)
-
-
-def _check_requirements(method: Method, placed: Placed, stream: str | None, at: Sequence[Any], report: Report) -> None:
-    for required in placed.declaration.requires:
-        slot, operator = required.split(".")
-        held = (*method.slots[slot], *(method.streams[stream].get(slot, ()) if stream else ()))
-        if all(other.operator != operator for other in held):
-            here = at if placed.inherited_from is None else slot_path(slot)
-            report.add(here, f"{placed.operator} requires {required}, which {method.id} does not have")
-
-
-def _check_teacher(method: Method, placed: Placed, at: Sequence[Any], report: Report) -> None:
-    for name in named_teachers(placed):
-        if name not in method.teachers:
-            known = ", ".join(method.teachers) or "none"
-            parameter = next((p for p, value in placed.parameters.items() if value == name), "operator")
-            message = f"{placed.operator} reads the teacher {name!r}, which `teachers` does not declare (declared: {known})"
-            report.add((*at, parameter), message)
-
-
-def named_teachers(placed: Placed) -> tuple[str, ...]:
-    """The teachers that an operator refers to: by a parameter `teacher`, or by the value `teacher` of `to` or `anchor`."""
-    names = [placed.parameters.get("teacher")]
-    names += ["teacher" for key in ("to", "anchor") if placed.parameters.get(key) == "teacher"]
-    return tuple(str(name) for name in names if name)
-
-
-def _names_parameter(method: Method, source: str) -> bool:
-    slots = method.all_slots()
-    key = max((k for k in slots if source == k or source.startswith(f"{k}.")), key=len, default=None)
-    if key is None:
-        return False
-    rest = source[len(key) + 1 :].split(".") if source != key else []
-    match rest:
-        case []:
-            return True
-        case [name]:
-            return any(name in placed.parameters or name == placed.label for placed in slots[key])
-        case [label, name]:
-            return any(placed.label == label and name in placed.parameters for placed in slots[key])
-    return False
-
-
-def _item_path(entry: Entry, slot: str, stream: str | None, placed: Placed) -> tuple[Any, ...]:
-    """Where the entry itself places this operator; the slot when it does not."""
-    path = slot_path(slot, stream)
-    block = (entry.streams.get(stream) if stream else (entry.trajectory if slot in AXES["trajectory"] else entry.reward))
-    change: Change | None = getattr(block, slot, None)
-    if change is None:
-        return path
-    for key, items in (("set", change.replace), ("add", change.add)):
-        if isinstance(items, Mapping) and placed.label in items:
-            return (*path, key, placed.label)
-        for index, item in enumerate(items if isinstance(items, list) else ()):
-            if item.label == placed.label:
-                return (*path, key, index)
-    return path

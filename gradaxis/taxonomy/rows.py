@@ -105,6 +105,7 @@ def failure_row(failure: Failure, registry: Registry) -> Row:
 
 def operator_row(operator: OperatorDeclaration, registry: Registry) -> Row:
     """One object of `operators`."""
+
     def uses(method: Method) -> bool:
         return any(placed.operator == operator.name for items in method.all_slots().values() for placed in items)
 

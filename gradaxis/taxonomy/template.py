@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +12,24 @@ from typing import Any
 
 from gradaxis.errors import GradaxisError, UsageError
 from gradaxis.taxonomy.axes import AXES, SLOTS
+from gradaxis.taxonomy.entries import FAMILIES
 from gradaxis.taxonomy.methods import Method, Placed
+from gradaxis.taxonomy.problems import closest_match
 from gradaxis.taxonomy.registry import Registry
 
 
 def new_entry(id_: str, parent: Method, registry: Registry, year: int, family: str | None = None) -> str:
     """The YAML of an entry that extends `parent` and changes nothing yet.
 
-    The lines that are commented once (`# ` taken off, they are YAML) repeat what the parent holds; comments inside them
-    explain.
+    The blocks behind `# ` repeat what the parent holds, and are valid YAML once that is taken off. Raises UsageError
+    for an id that is taken or not in kebab-case, and for an unknown family.
     """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", id_):
+        raise UsageError(f"{id_!r} is no id; use kebab-case such as dr-grpo")
+    if id_ in registry.methods or id_ in registry.aliases:
+        raise UsageError(f"the id {id_!r} is taken; `gradaxis show {id_}` tells by what")
+    if family is not None and family not in FAMILIES:
+        raise UsageError(f"unknown family {family!r}{closest_match(family, FAMILIES)}; allowed: {', '.join(FAMILIES)}")
     family = family or ("post-grpo" if parent.family == "grpo" else parent.family)
     lines = [
         f"# {id_} extends {parent.id}: write down only what differs. Then try",
@@ -34,16 +43,16 @@ def new_entry(id_: str, parent: Method, registry: Registry, year: int, family: s
         'summary: "What the method does, in one sentence."',
         '# paper: {title: "Title", arxiv: "2402.03300", equation: "3"}  # arXiv ids in quotes',
         "",
-        "# For each slot that differs: `set: [...]` replaces its whole list, `set: {operator: {...}}` changes keys of one",
-        "# operator, `add: [...]` appends, `drop: [...]` removes. `addresses` names failures (gradaxis failures), `why` gives",
-        "# the reason. Take off the first `# ` of a line to use it. What stands there now is the parent's.",
+        "# For each slot that differs: `set: [...]` replaces its whole list, `set: {operator: {...}}` changes keys of",
+        "# one operator, `add: [...]` appends, `drop: [...]` removes. `addresses` names failures (gradaxis failures),",
+        "# `why` gives the reason. Take off the first `# ` of a line to use it. What stands there is the parent's.",
     ]
     for axis in AXES:
         lines += ["", f"# {axis}:"]
         for slot in AXES[axis]:
             lines += [f"#   {line}" for line in _slot_lines(slot, parent.slots[slot], registry)]
-        lines += [f"#   {{}}" ] if not any(parent.slots[slot] for slot in AXES[axis]) else []
-    lines += ["", "# sources: {}  # where each value comes from: trust_region.low: \"paper, section 4.2\""]
+        lines += ["#   {}"] if not any(parent.slots[slot] for slot in AXES[axis]) else []
+    lines += ["", '# sources: {}  # where each value comes from, such as  trust_region.low: "paper, section 4.2"']
     return "\n".join(lines) + "\n"
 
 

@@ -25,8 +25,8 @@ class Validation:
 def validate_paths(paths: Sequence[Path]) -> Validation:
     """Validate files and folders; without paths, the shipped registry.
 
-    A file inside a registry folder is validated together with that folder, any other one on top of the shipped registry.
-    Raises UsageError for a path that does not exist or holds no YAML file.
+    A file inside a registry folder is validated together with that folder, any other one on top of the shipped
+    registry. Raises UsageError for a path that does not exist or holds no YAML file.
     """
     grouped: dict[Path, list[Path]] = {}
     for path in paths or [SHIPPED]:

@@ -10,35 +10,45 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from gradaxis.taxonomy.problems import Problem, closest
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+class _Loader(yaml.CSafeLoader):
+    """The C parser, without YAML 1.1's guesses at what a plain scalar means."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
-_PLAIN_TAGS = ("tag:yaml.org,2002:", "!")
+_TAGS = "tag:yaml.org,2002:"
 _MAX_DEPTH = 40
 
 
 @dataclass(frozen=True)
 class Document:
-    """One YAML file: its data, its nodes and its lines. `data` is None when the file could not be read."""
+    """One YAML file: its data, its nodes and its lines. `data` is None when the file could not be read.
+
+    `whole` is false when aliases or tags left holes in `data`.
+    """
 
     file: str
     data: Any
     root: Node | None
     lines: tuple[str, ...] = field(repr=False)
+    whole: bool = True
 
     def node(self, path: Sequence[Any], key: bool = False) -> Node | None:
         """The node at a path of keys and indices, or the deepest one on the way that exists.
 
-        Names in the path that the file does not have (the grammar's own) are passed over. With `key`, the key of the last
-        mapping entry instead of its value.
+        Names in the path that the file does not have (the grammar's own) are passed over. With `key`, the key of the
+        last mapping entry instead of its value.
         """
         node, found = self.root, self.root
         for part in path:
@@ -86,9 +96,9 @@ def parse_yaml(text: str, file: str) -> tuple[Document, list[Problem]]:
         return Document(file, None, None, lines), [Problem(file, 1, 1, "nested too deeply")]
     if root is None:
         return Document(file, None, None, lines), [Problem(file, 1, 1, "the file is empty")]
-    problems: list[Problem] = []
-    document = Document(file, _construct(root, problems, file, lines, set(), 0), root, lines)
-    return document, problems
+    constructor = _Constructor(file, lines)
+    data = constructor.construct(root)
+    return Document(file, data, root, lines, constructor.whole), constructor.problems
 
 
 def plain_value(text: str) -> Any:
@@ -109,34 +119,42 @@ def _syntax_problem(error: yaml.YAMLError, file: str, lines: tuple[str, ...]) ->
     return Problem(file, line + 1, column + 1, f"not valid YAML: {message}", lines[line] if line < len(lines) else "")
 
 
-def _construct(
-    node: Node, problems: list[Problem], file: str, lines: tuple[str, ...], seen: set[int], depth: int
-) -> Any:
-    def problem(at: Node, message: str) -> None:
-        line, column = at.start_mark.line, at.start_mark.column
-        problems.append(Problem(file, line + 1, column + 1, message, lines[line] if line < len(lines) else ""))
+class _Constructor:
+    """Plain data from nodes; what the form of a file forbids is collected in `problems`."""
 
-    if id(node) in seen:
-        problem(node, "anchors and aliases are not allowed; write the value out")
-        return None
-    seen.add(id(node))
-    if depth > _MAX_DEPTH:
-        problem(node, f"nested more than {_MAX_DEPTH} deep")
-        return None
-    if not str(node.tag).startswith(_PLAIN_TAGS[0]) or str(node.tag).startswith(_PLAIN_TAGS[0] + "python"):
-        problem(node, f"the tag {node.tag!r} is not allowed; a registry file holds plain data only")
-        return None
-    if isinstance(node, ScalarNode):
-        return node.value if node.style else plain_value(node.value)
-    if isinstance(node, SequenceNode):
-        return [_construct(item, problems, file, lines, seen, depth + 1) for item in node.value]
-    result: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        if not isinstance(key_node, ScalarNode):
-            problem(key_node, "a key must be plain text")
-            continue
-        key, value = key_node.value, _construct(value_node, problems, file, lines, seen, depth + 1)
-        if key in result:
-            problem(key_node, f"duplicate key {key!r}")
-        result[key] = value
-    return result
+    def __init__(self, file: str, lines: tuple[str, ...]) -> None:
+        self.file, self.lines = file, lines
+        self.problems: list[Problem] = []
+        self.whole = True
+        self._seen: set[int] = set()
+
+    def construct(self, node: Node, depth: int = 0) -> Any:
+        if id(node) in self._seen:
+            return self._hole(node, "anchors and aliases are not allowed; write the value out")
+        self._seen.add(id(node))
+        if depth > _MAX_DEPTH:
+            return self._hole(node, f"nested more than {_MAX_DEPTH} deep")
+        if not node.tag.startswith(_TAGS) or node.tag.startswith(f"{_TAGS}python"):
+            return self._hole(node, f"the tag {node.tag!r} is not allowed; a registry file holds plain data only")
+        if isinstance(node, ScalarNode):
+            return node.value if node.style else plain_value(node.value)
+        if isinstance(node, SequenceNode):
+            return [self.construct(item, depth + 1) for item in node.value]
+        result: dict[str, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key, ScalarNode):
+                self._problem(key, "a key must be plain text")
+                continue
+            if key.value in result:
+                self._problem(key, f"duplicate key {key.value!r}")
+            result[key.value] = self.construct(value, depth + 1)
+        return result
+
+    def _hole(self, node: Node, message: str) -> None:
+        self.whole = False
+        self._problem(node, message)
+
+    def _problem(self, node: Node, message: str) -> None:
+        line, column = node.start_mark.line, node.start_mark.column
+        text = self.lines[line] if line < len(self.lines) else ""
+        self.problems.append(Problem(self.file, line + 1, column + 1, message, text))

@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -68,7 +69,8 @@ def test_labels_are_shown_as_they_stand() -> None:
     texts = [element.text for element in ElementTree.fromstring(draw("matrix")).iter("text")]
     assert "?" in texts  # the cosine that is not resolved
     assert "−.50" in texts
-    assert 'a"b$x_1$…/script>&' in texts  # 18 characters: 8 of its head, 9 of its tail; no dollar is read as mathematics
+    # 18 characters: 8 of its head, 9 of its tail; no dollar is read as mathematics.
+    assert 'a"b$x_1$…/script>&' in texts
 
 
 def test_open_interval_reaches_the_edge() -> None:
@@ -89,7 +91,7 @@ def test_open_interval_reaches_the_edge() -> None:
 def test_spread_separates_and_keeps_order() -> None:
     places = spread([0.0, 0.01, 0.02, 0.9, 0.95], gap=0.1)
     assert places == sorted(places)
-    assert all(later - earlier >= 0.1 - 1e-12 for earlier, later in zip(places, places[1:], strict=False))
+    assert all(later - earlier >= 0.1 - 1e-12 for earlier, later in pairwise(places))
     assert places[-1] <= 1.0
 
 

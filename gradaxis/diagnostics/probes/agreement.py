@@ -39,10 +39,10 @@ def measure(evidence: Evidence) -> list[Measurement]:
 
 def _cosine(evidence: Evidence, first: Candidate, second: Candidate) -> Measurement:
     labels = first.method.label, second.method.label
-    row = start(evidence, PROBE, "cosine between methods", labels[0], compared_with=labels[1], unit="cosine")
+    row = start(evidence, PROBE, "method_cosine", labels[0], compared_with=labels[1], unit="cosine")
     keys = [evidence.key(label) for label in labels]
     if evidence.products is None:
-        row = replace(row, metric="cosine between coefficients")
+        row = replace(row, metric="coefficient_cosine")
         return plain(row, _of_coefficients(first, second), "one of the two has no coefficient on these rollouts")
     products = evidence.of(keys[0]), evidence.of(keys[1]), evidence.of(*keys)
     if not (products[0].any() and products[1].any()):
@@ -51,7 +51,8 @@ def _cosine(evidence: Evidence, first: Candidate, second: Candidate) -> Measurem
 
 
 def _of_coefficients(first: Candidate, second: Candidate) -> float:
-    assert first.coefficients is not None and second.coefficients is not None
+    assert first.coefficients is not None
+    assert second.coefficients is not None
     one, other = first.coefficients.total, second.coefficients.total
     zero = torch.zeros_like(first.coefficients.omega)
     parts = [torch.stack([total.get(name, zero) for name in {**one, **other}]).double() for total in (one, other)]
@@ -65,8 +66,10 @@ def _coinciding(row: Measurement, evidence: Evidence, first: Candidate, second: 
     if not slots:
         advice = "they are the same in every slot"
     elif evidence.fresh and asleep:
-        advice = f"they differ in {', '.join(slots)}; {', '.join(asleep)} act on stale rollouts only: add --behavior or "
+        advice = (
+            f"they differ in {', '.join(slots)}; {', '.join(asleep)} act on stale rollouts only: add --behavior or "
+        )
         advice += "--inner-step"
     else:
         advice = f"they differ in {', '.join(slots)}, which changes nothing but the scale on these rollouts"
-    return replace(row, metric="coinciding methods", advice=advice, reason="their gradients are parallel")
+    return replace(row, metric="coincides", advice=advice, reason="their gradients are parallel")

@@ -9,35 +9,43 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from gradaxis.diagnostics.evidence import TASK, WHOLE, Evidence
+from gradaxis.diagnostics.evidence import EXACT, TASK, WHOLE, Evidence
 from gradaxis.diagnostics.measurements import Measurement, judge, not_assessed
 from gradaxis.diagnostics.probes.rows import OWN_RULE, fill, start, without_products
-from gradaxis.diagnostics.probes.target import adjusted
+from gradaxis.diagnostics.probes.target import residual_of
 from gradaxis.diagnostics.statistics import (
     Estimate,
     Interval,
     cosine_of_means,
+    cosine_with_known,
     efficiency,
+    efficiency_on_known,
     gain_of_means,
+    gain_on_known,
 )
+from gradaxis.taxonomy import SLOTS
 
 PROBE = "bias"
-METRICS = ("gain", "cosine to target", "orthogonal relative bias", "efficiency of one update")
+METRICS = ("gain", "cosine", "orthogonal_bias", "efficiency")
 JACKKNIFE = "95 %, jackknife over prompts"
+STUDENT = "95 %, Student over prompts, these prompts taken as given"
 FIELLER = "95 %, Fieller's interval from a jackknife over prompts"
 
 
 def measure(evidence: Evidence) -> list[Measurement]:
     """For each method gain, cosine and orthogonal relative bias against the target, and the efficiency of one update.
 
-    The target is the exact ∇J of every prompt where the policy can be enumerated, else the unbiased reference built
-    from slots. No cosine is given where its own interval does not resolve the direction.
+    The target is the exact ∇J of J on these very prompts where the policy can be enumerated; else it is that of the
+    task, as the unbiased reference built from slots estimates it, with prompts as draws. No cosine is given where its
+    own interval does not resolve the direction.
     """
     if evidence.products is None:
         return without_products(evidence, PROBE, METRICS)
     rows: list[Measurement] = []
     for label, candidate in evidence.candidates.items():
-        measured = f"the gradient without {', '.join(candidate.declared)}" if candidate.declared else "the whole gradient"
+        measured = (
+            f"the gradient without {', '.join(candidate.declared)}" if candidate.declared else "the whole gradient"
+        )
         base = start(evidence, PROBE, "", label, compared_with=evidence.target_name, part=measured)
         if evidence.target is None:
             needs = ("a policy that can be enumerated, or rollouts sampled from the policy itself",)
@@ -55,24 +63,31 @@ def _against_target(evidence: Evidence, label: str, base: Measurement) -> list[M
     if problem:
         advice = "use more prompts (--prompts)"
         return [replace(base, metric=metric, verdict="unresolved", reason=problem, advice=advice) for metric in METRICS]
-    mean, cross = adjusted(evidence, evidence.key(label, TASK))
-    raw, target = evidence.of(evidence.key(label, TASK)), evidence.of(evidence.target)
-    if not mean.any():
-        return [not_assessed(replace(base, metric=metric), "its gradient is zero on these rollouts") for metric in METRICS]
+    key = evidence.key(label, TASK)
+    own, target = evidence.of(key), evidence.of(evidence.target)
+    if not own.any():
+        return [
+            not_assessed(replace(base, metric=metric), "its gradient is zero on these rollouts") for metric in METRICS
+        ]
+    if evidence.target == EXACT:
+        residual = residual_of(evidence, key)
+        gain, cosine = gain_on_known(residual), cosine_with_known(residual)
+        share, how = efficiency_on_known(residual, own), STUDENT
+    else:
+        cross = evidence.of(key, evidence.target)
+        gain, cosine = gain_of_means(cross, target), cosine_of_means(own, target, cross)
+        share, how = efficiency(own, own, cross, target), FIELLER
     hidden = "noise hides the direction at this number of prompts"
-    cosine = cosine_of_means(mean, target, cross)
-    row = fill(replace(base, metric="cosine to target", unit="cosine"), cosine, FIELLER, hidden)
+    row = fill(replace(base, metric="cosine", unit="cosine"), cosine, how, hidden)
     if cosine.resolved:
         row = judge(row, low_is_good=False, watch=0.99, bad=0.9, source=OWN_RULE)
     advice = "the direction, not only the step size, differs from the target; see which slot does it (probe slots)"
-    found = [
-        fill(replace(base, metric="gain", unit="ratio"), gain_of_means(cross, target), FIELLER, hidden),
+    return [
+        fill(replace(base, metric="gain", unit="ratio"), gain, how, hidden),
         replace(row, advice=advice if row.verdict in ("watch", "bad") else ""),
-        fill(replace(base, metric="orthogonal relative bias", unit="ratio"), _tangent(cosine), FIELLER, hidden),
+        fill(replace(base, metric="orthogonal_bias", unit="ratio"), _tangent(cosine), how, hidden),
+        fill(replace(base, metric="efficiency", unit="share"), share, JACKKNIFE + " of its logarithm", hidden),
     ]
-    share = efficiency(raw, mean, cross, target)
-    row = replace(base, metric="efficiency of one update", unit="share")
-    return [*found, fill(row, share, JACKKNIFE + " of its logarithm", hidden)]
 
 
 def _tangent(cosine: Estimate) -> Estimate:
@@ -88,7 +103,10 @@ def _tangent(cosine: Estimate) -> Estimate:
 
 def _share_of_terms(evidence: Evidence, label: str, base: Measurement) -> Measurement:
     """|whole − task| / |whole| of this batch's gradients: how much of the update the declared terms are."""
-    row = replace(base, metric="share of declared terms", unit="share", compared_with="", slot="terms", axis="trajectory")
+    slots = {name.split(".")[0] for name in evidence.candidates[label].declared}
+    slot = slots.pop() if len(slots) == 1 else ""
+    row = replace(base, metric="terms_share", unit="share", compared_with="", slot=slot,
+                  axis=SLOTS[slot].axis if slot else "")  # fmt: skip
     whole, task = evidence.key(label, WHOLE), evidence.key(label, TASK)
     size = evidence.realised(whole, whole)
     gap = size - 2 * evidence.realised(whole, task) + evidence.realised(task, task)

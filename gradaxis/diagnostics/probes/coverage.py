@@ -12,6 +12,6 @@ PROBE = "coverage"
 def measure(evidence: Evidence) -> list[Measurement]:
     """One `not assessed` row an omitted method; none when every method was computed."""
     return [
-        not_assessed(start(evidence, PROBE, "method assessed", label), omitted.reason, omitted.needs, omitted.remedy)
+        not_assessed(start(evidence, PROBE, "assessed", label), omitted.reason, omitted.needs, omitted.remedy)
         for label, omitted in evidence.omitted.items()
     ]

@@ -1,6 +1,7 @@
 """Entropy: how much there is, where it stands in the answer, and what each method would do to it.
 
-All of it is at the contexts of these rollouts: the change that comes from visiting other contexts is not in it.
+Where the policy can be enumerated the gradient of the entropy is exact and holds what a visit to other contexts
+changes; elsewhere it is taken at the contexts of these rollouts, and `part` says so.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from gradaxis.diagnostics.evidence import ENTROPY, Evidence
+from gradaxis.diagnostics.evidence import ENTROPY, EXACT, EXACT_ENTROPY, Evidence
 from gradaxis.diagnostics.measurements import Measurement, not_assessed
 from gradaxis.diagnostics.probes.rows import fill, start, without_products
-from gradaxis.diagnostics.probes.target import adjusted
+from gradaxis.diagnostics.probes.target import values_along
 from gradaxis.diagnostics.statistics import (
     Array,
     Estimate,
@@ -23,13 +24,17 @@ from gradaxis.diagnostics.statistics import (
     jackknife_covariance,
     jackknife_interval,
     leave_out_inner,
+    mean_interval,
+    ratio_of_means,
 )
+from gradaxis.diagnostics.units import Key
 from gradaxis.errors import MissingInputError
 
 PROBE = "entropy"
 FAILURE = "entropy-collapse"
+STUDENT = "95 %, Student over prompts, these prompts taken as given"
 JACKKNIFE = "95 %, jackknife over prompts"
-GRADIENT_METRICS = ("first-order entropy change", "entropy price")
+GRADIENT_METRICS = ("entropy_change", "entropy_price")
 
 
 def measure(evidence: Evidence) -> list[Measurement]:
@@ -51,7 +56,7 @@ def measure(evidence: Evidence) -> list[Measurement]:
 
 def _of_policy(evidence: Evidence) -> list[Measurement]:
     batch = evidence.batch
-    row = start(evidence, PROBE, "mean entropy", unit="nats a token", failure=FAILURE)
+    row = start(evidence, PROBE, "entropy", unit="nats a token", failure=FAILURE)
     try:
         entropy = batch.column("entropy").double().cpu().numpy()
     except MissingInputError as error:
@@ -64,7 +69,7 @@ def _of_policy(evidence: Evidence) -> list[Measurement]:
         estimate = _ratio(entropy * here, here, evidence)
         if here.any():
             part = f"position {position}"
-            rows.append(fill(replace(row, metric="entropy by position", part=part), estimate, JACKKNIFE))
+            rows.append(fill(replace(row, metric="entropy_by_position", part=part), estimate, JACKKNIFE))
     return rows
 
 
@@ -83,7 +88,7 @@ def _ratio(amount: Array, weight: Array, evidence: Evidence) -> Estimate:
 
 def _covariance(evidence: Evidence, label: str) -> Measurement:
     """Covariance over policy tokens of log π and the method's advantage."""
-    row = start(evidence, PROBE, "covariance of log-probability and advantage", label, unit="nats times advantage",
+    row = start(evidence, PROBE, "logp_advantage_covariance", label, unit="nats times advantage",
                 failure=FAILURE)  # fmt: skip
     coefficients = evidence.candidates[label].coefficients
     try:
@@ -95,7 +100,7 @@ def _covariance(evidence: Evidence, label: str) -> Measurement:
     mask = evidence.batch.mask.cpu().numpy().astype(float)
 
     def sums(values: Array) -> Array:
-        return np.bincount(evidence.units, (values * mask).sum(1), evidence.n)
+        return np.bincount(evidence.units, (values * mask).sum(1), evidence.n).astype(float)
 
     count, first, second, both = sums(np.ones_like(mask)), sums(logp), sums(advantage), sums(logp * advantage)
     if count.sum() == 0:
@@ -122,17 +127,30 @@ def _first_order(evidence: Evidence, label: str) -> list[Measurement]:
     if problem:
         return [replace(row, verdict="unresolved", reason=problem) for row in (base, price)]
     key = evidence.key(label)
-    cross = evidence.of(key, ENTROPY)
-    change = Estimate(inner_of_means(cross), jackknife_interval(inner_of_means(cross), leave_out_inner(cross)))
-    row = fill(base, change, JACKKNIFE)
-    if change.interval.low <= 0 <= change.interval.high:
+    if evidence.target == EXACT and evidence.has(EXACT_ENTROPY):
+        change, reward = values_along(evidence, key, EXACT_ENTROPY), values_along(evidence, key, EXACT)
+        estimate = Estimate(float(change.mean()), mean_interval(change))
+        ratio, how = ratio_of_means(-change, reward), STUDENT
+        base, price = (replace(row, part="exact gradient of the entropy, these prompts") for row in (base, price))
+    else:
+        cross = evidence.of(key, ENTROPY)
+        estimate = Estimate(inner_of_means(cross), jackknife_interval(inner_of_means(cross), leave_out_inner(cross)))
+        ratio, how = _price(evidence, key, cross), JACKKNIFE
+        base, price = (replace(row, part="at the contexts of these rollouts") for row in (base, price))
+    row = fill(base, estimate, how)
+    if estimate.interval.low <= 0 <= estimate.interval.high:
         row = replace(row, verdict="unresolved", reason="the sign is not clear of zero")
-    if evidence.target is None:
+    if ratio is None:
         return [row, not_assessed(price, evidence.no_target)]
-    _, reward = adjusted(evidence, key)
-    loss = (-inner_of_means(cross), inner_of_means(reward))
+    return [row, fill(price, ratio, f"{how}; Fieller's interval", "the method's gain of reward is not clear of zero")]
+
+
+def _price(evidence: Evidence, key: Key, cross: Array) -> Estimate | None:
+    """−<∇H, E g> / <∇J, E g> from U-statistics; None without a target."""
+    if evidence.target is None:
+        return None
+    reward = evidence.of(key, evidence.target)
+    values = -inner_of_means(cross), inner_of_means(reward)
     covariance = jackknife_covariance(np.stack([-leave_out_inner(cross), leave_out_inner(reward)], axis=1))
-    ends = fieller(*loss, covariance, evidence.n)
-    estimate = Estimate(loss[0] / loss[1] if ends.bounded else math.nan, ends)
-    reason = "the method's gain of reward is not clear of zero"
-    return [row, fill(price, estimate, "95 %, Fieller's interval from a jackknife over prompts", reason)]
+    ends = fieller(*values, covariance, evidence.n)
+    return Estimate(values[0] / values[1] if ends.bounded else math.nan, ends)

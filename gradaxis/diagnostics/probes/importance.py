@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradaxis.diagnostics.candidates import Candidate
 from gradaxis.diagnostics.evidence import Evidence
@@ -26,7 +27,7 @@ def measure(evidence: Evidence) -> list[Measurement]:
 
     ESS/N = (Σw)² / (N Σw²), in expectation 1 / (1 + χ²) of the policy against the one that sampled.
     """
-    base = start(evidence, PROBE, "effective sample size", slot="ratio", failure=FAILURE, unit="share")
+    base = start(evidence, PROBE, "ess", slot="ratio", failure=FAILURE, unit="share")
     batch = evidence.batch
     anchor = "behavior_logp" if "behavior_logp" in batch.columns else "old_logp"
     try:
@@ -39,9 +40,9 @@ def measure(evidence: Evidence) -> list[Measurement]:
     rows.append(_sample_size(base, np.exp(log_ratio), evidence, "token weights", mask))
     tokens = log_ratio[mask]
     ratio = replace(base, unit="nats", part="tokens")
-    rows.append(plain(replace(ratio, metric="mean log-ratio"), float(tokens.mean()) if tokens.size else math.nan))
+    rows.append(plain(replace(ratio, metric="mean_log_ratio"), float(tokens.mean()) if tokens.size else math.nan))
     largest = float(np.abs(tokens).max()) if tokens.size else math.nan
-    rows.append(plain(replace(ratio, metric="largest log-ratio"), largest))
+    rows.append(plain(replace(ratio, metric="largest_log_ratio"), largest))
     for candidate in evidence.candidates.values():
         rows += _clipped(evidence, candidate, log_ratio, mask)
     return rows
@@ -65,7 +66,9 @@ def _sample_size(
         return not_assessed(replace(base, part=part), "the rollouts hold no policy token")
     value = float(share(*whole))
     without = share(*(total - part for total, part in zip(whole, sums, strict=True)))
-    row = fill(replace(base, part=part), Estimate(value, jackknife_interval(value, without)), "95 %, jackknife over prompts")
+    row = fill(
+        replace(base, part=part), Estimate(value, jackknife_interval(value, without)), "95 %, jackknife over prompts"
+    )
     if row.verdict == "unresolved" or mask is not None:
         return row
     row = judge(row, low_is_good=False, watch=0.5, bad=0.1, source=OWN_RULE)
@@ -73,10 +76,10 @@ def _sample_size(
     return replace(row, advice=advice if row.verdict in ("watch", "bad") else "")
 
 
-def _clipped(evidence: Evidence, candidate: Candidate, log_ratio: Array, mask: Array) -> list[Measurement]:
+def _clipped(evidence: Evidence, candidate: Candidate, log_ratio: Array, mask: NDArray[np.bool_]) -> list[Measurement]:
     """The share of tokens whose weight the method's trust region changes, by sign of A and side of the ratio."""
     method = candidate.method
-    base = start(evidence, PROBE, "clipped share", method.label, slot="trust_region", failure=FAILURE,
+    base = start(evidence, PROBE, "clip_fraction", method.label, slot="trust_region", failure=FAILURE,
                  unit="share of policy tokens")  # fmt: skip
     if not method.slots["trust_region"]:
         return [replace(base, reason="it has no trust region")]
@@ -91,7 +94,7 @@ def _clipped(evidence: Evidence, candidate: Candidate, log_ratio: Array, mask: A
     changed = mask & ~np.isclose(omega, unclipped, rtol=1e-5, atol=0.0)
     if "sequence" in {placed.parameters.get("unit") for placed in method.slots["ratio"]}:
         log_ratio = np.broadcast_to(log_ratio.sum(1, keepdims=True), log_ratio.shape)
-    rows = []
+    rows = [plain(base, float(changed.sum() / mask.sum()) if mask.any() else math.nan)]
     for sign, chosen in (("positive", advantage > 0), ("negative", advantage < 0)):
         for side, beyond in (("above", log_ratio > 0), ("below", log_ratio < 0)):
             share = float((changed & chosen & beyond).sum() / mask.sum()) if mask.any() else math.nan

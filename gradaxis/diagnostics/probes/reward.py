@@ -16,17 +16,17 @@ PROBE = "reward"
 
 
 def measure(evidence: Evidence) -> list[Measurement]:
-    """Mean reward and length with intervals over prompts, the share cut off, and the reward variance in length and form."""
+    """Mean reward, mean length and the share cut off, and how much of the reward's variance is length and form."""
     batch = evidence.batch
-    base = start(evidence, PROBE, "mean reward", slot="signal", unit="reward")
+    base = start(evidence, PROBE, "mean_reward", slot="signal", unit="reward")
     if batch.size == 0:
         return [not_assessed(base, "the rollouts are empty")]
     rows = [_mean(base, batch.reward.double().cpu().numpy(), evidence)]
-    length = replace(base, metric="mean length", unit="tokens", slot="", axis="")
+    length = replace(base, metric="mean_length", unit="tokens", slot="", axis="")
     rows.append(_mean(length, batch.length.double().cpu().numpy(), evidence))
-    cut = replace(base, metric="truncated share", unit="share of answers", slot="", axis="", failure="truncation-noise")
+    cut = replace(base, metric="truncated_share", unit="share of answers", slot="", axis="", failure="truncation-noise")
     rows.append(_mean(cut, batch.truncated.double().cpu().numpy(), evidence))
-    return rows + _shares(replace(base, metric="reward variance in length and form", unit="share"), evidence)
+    return rows + _shares(replace(base, metric="reward_variance_share", unit="share"), evidence)
 
 
 def _mean(row: Measurement, values: np.ndarray, evidence: Evidence) -> Measurement:

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import stats
 
 from gradaxis.diagnostics.evidence import Evidence
 from gradaxis.diagnostics.measurements import Measurement, judge, not_assessed
 from gradaxis.diagnostics.probes.rows import OWN_RULE, plain, start
-from gradaxis.diagnostics.statistics import Array
 
 PROBE = "silent-groups"
 FAILURE = "silent-groups"
@@ -24,7 +24,7 @@ def measure(evidence: Evidence) -> list[Measurement]:
     Expected is Σ_v q_v^G, for right or wrong p^G + (1 − p)^G, mean over prompts; exact where the policy is enumerable.
     A method with weight zero gets no policy gradient from silent groups: they are wasted samples for it.
     """
-    base = start(evidence, PROBE, "observed silent groups", slot="selection", failure=FAILURE, unit="share of groups")
+    base = start(evidence, PROBE, "silent_groups", slot="selection", failure=FAILURE, unit="share of groups")
     groups, silent = _silent(evidence)
     if len(silent) == 0:
         return [not_assessed(base, "the rollouts hold no group with two answers or more")]
@@ -35,18 +35,18 @@ def measure(evidence: Evidence) -> list[Measurement]:
     advice = "resample or filter these prompts, use larger groups, or grade the reward more finely"
     rows = [replace(row, advice=advice if row.verdict in ("watch", "bad") else "")]
     expected = evidence.exact_values.get("silent groups")
-    row = replace(base, metric="expected silent groups")
+    row = replace(base, metric="expected_silent_groups")
     if expected is None:
         reason = "its exact value needs a policy whose answers can all be listed"
         rows.append(replace(row, verdict="not applicable", reason=reason))
     else:
         rows.append(replace(row, estimate=float(expected), interval="none: exact by enumeration", exact=True))
-    rows.append(plain(replace(base, metric="effective groups", unit="groups"), float((~silent).sum())))
+    rows.append(plain(replace(base, metric="effective_groups", unit="groups"), float((~silent).sum())))
     quiet = np.isin(groups, np.flatnonzero(silent))
     return rows + [_weight(evidence, label, quiet) for label in evidence.candidates]
 
 
-def _silent(evidence: Evidence) -> tuple[Array, Array]:
+def _silent(evidence: Evidence) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """The group of each sequence, numbered over groups of two or more (−1 elsewhere) [N], and which are silent."""
     batch = evidence.batch
     keys = torch.stack([batch.prompt, batch.group], dim=1).cpu()
@@ -62,8 +62,8 @@ def _silent(evidence: Evidence) -> tuple[Array, Array]:
     return groups, silent
 
 
-def _weight(evidence: Evidence, label: str, quiet: Array) -> Measurement:
-    row = start(evidence, PROBE, "weight on silent groups", label, slot="selection", failure=FAILURE,
+def _weight(evidence: Evidence, label: str, quiet: NDArray[np.bool_]) -> Measurement:
+    row = start(evidence, PROBE, "silent_weight", label, slot="selection", failure=FAILURE,
                 unit="share of Σ |ω·A|")  # fmt: skip
     coefficients = evidence.candidates[label].coefficients
     assert coefficients is not None

@@ -12,7 +12,7 @@ from gradaxis.diagnostics.candidates import swap_key
 from gradaxis.diagnostics.evidence import Evidence
 from gradaxis.diagnostics.measurements import Measurement, not_assessed
 from gradaxis.diagnostics.probes.rows import fill, start, without_products
-from gradaxis.diagnostics.probes.target import adjusted
+from gradaxis.diagnostics.probes.target import gain_along
 from gradaxis.diagnostics.statistics import (
     Estimate,
     Interval,
@@ -22,8 +22,8 @@ from gradaxis.diagnostics.statistics import (
 )
 
 PROBE = "slots"
-DIRECTION = "slot effect on direction"
-NOISE = "slot effect on noise"
+DIRECTION = "slot_effect"
+NOISE = "slot_effect_on_noise"
 
 
 def measure(evidence: Evidence) -> list[Measurement]:
@@ -61,7 +61,7 @@ def _effects(evidence: Evidence, label: str, slot: str, other: str, base: Measur
         return [*rows, replace(noise, verdict="unresolved", reason=problem)]
     ratio = ratio_of_noise(*products[:2])
     if evidence.target is not None:
-        equal = ratio_at_equal_gain(*products[:2], adjusted(evidence, own)[1], adjusted(evidence, hybrid)[1])
+        equal = ratio_at_equal_gain(*products[:2], gain_along(evidence, own), gain_along(evidence, hybrid))
         if equal.resolved:
             ratio, noise = equal, replace(noise, part="at equal gain")
     how = "95 %, jackknife over prompts of its logarithm, paired"

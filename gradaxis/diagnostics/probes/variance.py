@@ -1,4 +1,4 @@
-"""Gradient variance: signal, noise, and the batch size at which they balance. One unit is a prompt with its rollouts."""
+"""Gradient variance: signal, noise, and the batch size at which they balance. A unit is a prompt with its rollouts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from gradaxis.diagnostics.evidence import Evidence
 from gradaxis.diagnostics.measurements import Measurement, judge, not_assessed
 from gradaxis.diagnostics.probes.rows import OWN_RULE, fill, start, without_products
-from gradaxis.diagnostics.probes.target import adjusted
+from gradaxis.diagnostics.probes.target import gain_along
 from gradaxis.diagnostics.statistics import (
     Estimate,
     Interval,
@@ -20,7 +20,7 @@ from gradaxis.diagnostics.statistics import (
 )
 
 PROBE = "variance"
-METRICS = ("squared mean gradient", "gradient noise", "critical batch size", "signal-to-noise ratio")
+METRICS = ("squared_mean", "noise", "critical_batch_size", "snr")
 FAILURE = "gradient-variance"
 JACKKNIFE = "95 %, jackknife over prompts"
 FIELLER = "95 %, Fieller's interval from a jackknife over prompts"
@@ -64,7 +64,7 @@ def _of_method(evidence: Evidence, label: str) -> list[Measurement]:
         fill(replace(base, metric=METRICS[1], unit=square), spread, JACKKNIFE + " of its logarithm"),
         batch,
         _signal_to_noise(replace(base, metric=METRICS[3], unit="ratio"), size, evidence.n),
-        _to_resolve(replace(base, metric="prompts to resolve", unit="prompts"), size, evidence.n),
+        _to_resolve(replace(base, metric="prompts_to_resolve", unit="prompts"), signal, evidence.n),
     ]
 
 
@@ -81,18 +81,21 @@ def _signal_to_noise(row: Measurement, size: Estimate, n: int) -> Measurement:
     return replace(row, advice=more)
 
 
-def _to_resolve(row: Measurement, size: Estimate, n: int) -> Measurement:
-    """How many prompts would bring |G|² to two of its standard errors: about the critical batch size at least.
+def _to_resolve(row: Measurement, signal: Estimate, n: int) -> Measurement:
+    """How many prompts would bring |G|² to the half width of its interval.
 
-    The standard error of |G|² falls as 1/n while noise dominates; so the number needed is the smallest critical batch
-    size that the data allow, or n where the direction is resolved already.
+    Where noise dominates that half width falls as 1/n (diagnostics on U-statistics of order two), and more slowly
+    elsewhere, so the number is a rough lower bound.
     """
-    if size.resolved:
-        return replace(row, estimate=float(n), interval="none: these prompts suffice", advice="")
-    need = max(float(n), size.interval.low)
-    return replace(row, estimate=need, low=need, high=math.inf, interval="lower bound from Fieller's interval",
-                   verdict="unresolved", reason="a smallest number: the data bound it from below only",
-                   advice=f"repeat with at least {math.ceil(2 * need)} prompts")  # fmt: skip
+    low, high, bounded = signal.interval
+    if low > 0:
+        return replace(row, estimate=float(n), interval="none: these prompts suffice")
+    row = replace(row, low=float(n), high=math.inf, interval="rough: half widths fall as 1/n at best",
+                  verdict="unresolved", reason="the direction is not resolved by these prompts")  # fmt: skip
+    if not bounded or signal.value <= 0:
+        return replace(row, advice="use several times as many prompts (--prompts)")
+    need = math.ceil(n * (high - low) / 2 / signal.value)
+    return replace(row, estimate=float(need), advice=f"use at least {need} prompts (--prompts)")
 
 
 def _beside_another(evidence: Evidence, label: str) -> list[Measurement]:
@@ -104,15 +107,14 @@ def _beside_another(evidence: Evidence, label: str) -> list[Measurement]:
         if other == label or other is None or evidence.too_few_units(other):
             continue
         own, theirs = evidence.of(evidence.key(label)), evidence.of(evidence.key(other))
-        base = start(evidence, PROBE, "noise ratio", label, compared_with=other, unit="ratio", failure=FAILURE)
+        base = start(evidence, PROBE, "noise_ratio", label, compared_with=other, unit="ratio", failure=FAILURE)
         rows.append(fill(base, ratio_of_noise(own, theirs), JACKKNIFE + " of its logarithm, paired",
                          "one of the two has no noise"))  # fmt: skip
         if evidence.target is None:
             continue
-        _, cross = adjusted(evidence, evidence.key(label))
-        _, cross_other = adjusted(evidence, evidence.key(other))
-        ratio = ratio_at_equal_gain(own, theirs, cross, cross_other)
-        row = replace(base, metric="noise ratio at equal gain")
+        gains = [gain_along(evidence, evidence.key(name)) for name in (label, other)]
+        ratio = ratio_at_equal_gain(own, theirs, *gains)
+        row = replace(base, metric="noise_ratio_at_equal_gain")
         rows.append(fill(row, ratio, JACKKNIFE + " of its logarithm, paired", "a gain is not clear of zero"))
     return rows
 

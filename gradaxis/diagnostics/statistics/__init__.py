@@ -8,6 +8,15 @@ from gradaxis.diagnostics.statistics.intervals import (
     mean_interval,
     student,
 )
+from gradaxis.diagnostics.statistics.known import (
+    Residual,
+    component,
+    cosine_with_known,
+    efficiency_on_known,
+    gain_on_known,
+    ratio_of_means,
+    split,
+)
 from gradaxis.diagnostics.statistics.moments import (
     Array,
     inner_of_means,
@@ -17,6 +26,7 @@ from gradaxis.diagnostics.statistics.moments import (
 )
 from gradaxis.diagnostics.statistics.summaries import (
     Estimate,
+    Leave,
     cosine_of_means,
     critical_batch_size,
     efficiency,
@@ -29,8 +39,9 @@ from gradaxis.diagnostics.statistics.summaries import (
 )
 
 __all__ = [
-    "Array", "Estimate", "Interval", "cosine_of_means", "critical_batch_size", "efficiency", "fieller",
-    "gain_of_means", "inner_of_means", "jackknife_covariance", "jackknife_interval", "leave_out_inner",
-    "leave_out_trace", "mean_interval", "noise", "ratio_at_equal_gain", "ratio_of_noise", "realised_cosine",
+    "Array", "Estimate", "Interval", "Leave", "Residual", "component", "cosine_of_means", "cosine_with_known",
+    "critical_batch_size", "efficiency", "efficiency_on_known", "fieller", "gain_of_means", "gain_on_known",
+    "inner_of_means", "jackknife_covariance", "jackknife_interval", "leave_out_inner", "leave_out_trace",
+    "mean_interval", "noise", "ratio_at_equal_gain", "ratio_of_means", "ratio_of_noise", "realised_cosine", "split",
     "squared_mean", "student", "trace_covariance",
 ]  # fmt: skip

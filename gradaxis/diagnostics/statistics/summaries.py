@@ -37,6 +37,13 @@ class Estimate(NamedTuple):
         return math.isfinite(self.value) and self.interval.bounded
 
 
+class Leave(NamedTuple):
+    """A statistic of all units, and without each unit in turn [n]."""
+
+    value: float
+    without: Array
+
+
 def squared_mean(products: Array) -> Estimate:
     """|G|² with a jackknife interval. The direction of G is resolved when the interval lies above zero."""
     value = inner_of_means(products)
@@ -71,23 +78,22 @@ def ratio_of_noise(first: Array, second: Array) -> Estimate:
     )
 
 
-def ratio_at_equal_gain(first: Array, second: Array, cross_first: Array, cross_second: Array) -> Estimate:
-    """(tr Σ_a / c_a²) / (tr Σ_b / c_b²), with c the gain along a target: the noise a step of equal use would carry.
-
-    Args:
-        first, second: products of the two methods. cross_first, cross_second: of each method's mean with the target.
+def ratio_at_equal_gain(first: Array, second: Array, gain_first: Leave, gain_second: Leave) -> Estimate:
+    """(tr Σ_a / c_a²) / (tr Σ_b / c_b²), with c the gain along a target: the noise that steps of equal use carry.
 
     Free of each method's scale: what a learning rate absorbs is divided out. NaN and unbounded where either gain is
     not clear of zero.
+
+    Args:
+        first, second: products of the two methods. gain_first, gain_second: each method's gain with its leave-one-out
+            values, up to one common factor.
     """
-    pairs = [(inner_of_means(cross), leave_out_inner(cross)) for cross in (cross_first, cross_second)]
-    ends = [jackknife_interval(*pair) for pair in pairs]
+    ends = [jackknife_interval(gain.value, gain.without) for gain in (gain_first, gain_second)]
     if any(end.low <= 0 <= end.high or not end.bounded for end in ends):
         return Estimate(math.nan, Interval(0.0, math.inf, False))
-    (gain_first, without_first), (gain_second, without_second) = pairs
     return _log_ratio(
-        trace_covariance(first) / gain_first**2, trace_covariance(second) / gain_second**2,
-        leave_out_trace(first) / without_first**2, leave_out_trace(second) / without_second**2,
+        trace_covariance(first) / gain_first.value**2, trace_covariance(second) / gain_second.value**2,
+        leave_out_trace(first) / gain_first.without**2, leave_out_trace(second) / gain_second.without**2,
     )  # fmt: skip
 
 
@@ -113,7 +119,7 @@ def cosine_of_means(first: Array, second: Array, cross: Array) -> Estimate:
 def gain_of_means(cross: Array, target: Array) -> Estimate:
     """<E a, E b> / |E b|²: how far a step along `a` goes along `b`, with Fieller's interval.
 
-    `cross` are the products <a_j, b_k> and `target` those of b with itself. No estimate where |E b|² is not clear of zero.
+    `cross` are the products <a_j, b_k>, `target` those of b with itself. No estimate where |E b|² is not clear of zero.
     """
     values = (inner_of_means(cross), inner_of_means(target))
     covariance = jackknife_covariance(np.stack([leave_out_inner(cross), leave_out_inner(target)], axis=1))
@@ -137,7 +143,9 @@ def efficiency(raw: Array, mean: Array, cross: Array, target: Array) -> Estimate
         return Estimate(math.nan, Interval(0.0, 1.0, False))
     value = math.log(whole[0] ** 2 / (whole[1] * whole[2]))
     ends = jackknife_interval(value, np.log(without[0] ** 2 / (without[1] * without[2])))
-    return Estimate(min(math.exp(value), 1.0), Interval(math.exp(ends.low), min(math.exp(ends.high), 1.0), ends.bounded))
+    return Estimate(
+        min(math.exp(value), 1.0), Interval(math.exp(ends.low), min(math.exp(ends.high), 1.0), ends.bounded)
+    )
 
 
 def realised_cosine(first: Array, second: Array, cross: Array) -> Estimate:

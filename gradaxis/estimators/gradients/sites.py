@@ -104,10 +104,10 @@ def embedding_scale(module: nn.Embedding) -> float | None:
     ids = torch.arange(min(2, module.num_embeddings), device=module.weight.device)[None]
     with torch.no_grad():
         try:
-            found = at_least_float32(module(ids))
+            found = at_least_float32(module(ids).detach())
         except (TypeError, RuntimeError, AttributeError, IndexError):
             return None
-        rows = at_least_float32(module.weight[: ids.shape[1]])[None]
+        rows = at_least_float32(module.weight.detach()[: ids.shape[1]])[None]
     if found.shape != rows.shape or not bool(rows.ne(0).any()):
         return None
     scale = float((found * rows).sum() / rows.square().sum())

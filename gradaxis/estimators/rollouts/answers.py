@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
-_LINE = re.compile(r"^\W*(?:the\s+)?(?:final\s+)?answer(?:\s+is\b|\s*[:=])[\s:=*]*(.+?)[\s*]*$", re.IGNORECASE | re.MULTILINE)
+_LINE = re.compile(
+    r"^\W*(?:the\s+)?(?:final\s+)?answer(?:\s+is\b|\s*[:=])[\s:=*]*(.+?)[\s*]*$", re.IGNORECASE | re.MULTILINE
+)
 _BOXED = r"\boxed{"
 
 

@@ -24,7 +24,7 @@ TOKEN_COLUMNS: Mapping[str, str] = {
     "value": "give a critic (--critic)",
     "entropy": "score the rollouts with the policy (--model)",
 }
-"""Optional token columns [N, T], each with the remedy for its absence. A further teacher `x` has the column `x_logp`."""
+"""Optional token columns [N, T], each with the remedy for its absence. A teacher named `x` has the column `x_logp`."""
 
 COMPANION_REMEDIES: Mapping[str, str] = {
     "greedy": "sample one greedy answer a prompt (the sampler does so when a chosen method needs it)",
@@ -127,15 +127,9 @@ class RolloutBatch:
         return replace(self, columns={**self.columns, **columns})
 
     def rows(self, index: Tensor | Sequence[int]) -> RolloutBatch:
-        """The sequences of `index` (int64, any order), with their turns and with all companions."""
+        """The sequences of `index` (int64, any order, repeats allowed), with their turns and with all companions."""
         index = torch.as_tensor(index, dtype=torch.int64, device=self.device)
-        position = torch.full((self.size,), -1, dtype=torch.int64, device=self.device)
-        position[index] = torch.arange(len(index), device=self.device)
-        turns = self.turns
-        if turns is not None:
-            keep = position[turns.sequence] >= 0
-            turns = Turns(position[turns.sequence[keep]], *(t[keep] for t in (turns.start, turns.end)),
-                          turns.reward[keep], turns.anchor[keep])
+        turns = None if self.turns is None else _take_turns(self.turns, index, self.size)
         chosen = index.tolist()
         return replace(
             self, prompt=self.prompt[index], group=self.group[index], trajectory=self.trajectory[index],
@@ -162,3 +156,15 @@ class RolloutBatch:
             columns={name: move(value) for name, value in self.columns.items()}, turns=turns,
             companions={role: batch.to(device, dtype) for role, batch in self.companions.items()},
         )  # fmt: skip
+
+
+def _take_turns(turns: Turns, index: Tensor, size: int) -> Turns:
+    """The turns of the sequences of `index`, in its order; a sequence that stands there twice has its turns twice."""
+    order = turns.sequence.argsort(stable=True)
+    counts = torch.bincount(turns.sequence, minlength=size)
+    first = counts.cumsum(0) - counts
+    taken = counts[index]
+    sequence = torch.arange(len(index), device=index.device).repeat_interleave(taken)
+    within = torch.arange(len(sequence), device=index.device) - (taken.cumsum(0) - taken)[sequence]
+    source = order[first[index][sequence] + within]
+    return Turns(sequence, turns.start[source], turns.end[source], turns.reward[source], turns.anchor[source])

@@ -67,7 +67,8 @@ def load_critic(path: str, device: str = "cpu", dtype: str = "float32") -> Any:
     absent = sorted({*loading["missing_keys"], *(key[0] for key in loading["mismatched_keys"])})
     if absent:
         # Such weights would be random, and the values with them.
-        raise InputError("critic", f"{path}, a checkpoint without fitting {', '.join(absent[:3])}", "a trained scalar head")
+        got = f"{path}, a checkpoint without fitting {', '.join(absent[:3])}"
+        raise InputError("critic", got, "a trained scalar head")
     return model.to(device).eval()
 
 

@@ -16,7 +16,7 @@ def encode_prompt(tokenizer: Any, item: PromptItem, plain: bool = False, end_tok
 
     With a chat template the template writes every special token, the opening of the answer included, and the tokenizer
     adds none of its own. Plain text gets the tokenizer's special tokens, but for a second beginning token where the
-    text already starts with one, and for an end token behind the text, which would ask for an answer to a finished text.
+    text already starts with one, and for an end token behind the text, which would ask to go on from a finished text.
 
     Args:
         tokenizer: of the policy.

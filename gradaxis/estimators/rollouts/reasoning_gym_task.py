@@ -53,7 +53,8 @@ class ReasoningGymTask:
             raise InputError("threshold", str(threshold), "a number in (0, 1]")
         if extract not in ("marked", "whole"):
             raise InputError("extract", repr(extract), "'marked' or 'whole'")
-        self.name = f"reasoning-gym:{dataset}"
+        options = ",".join(f"{name}={value}" for name, value in sorted((config or {}).items()))
+        self.name = f"reasoning-gym:{dataset}[{options}]" if options else f"reasoning-gym:{dataset}"
         self.max_new_tokens = max_new_tokens
         self._dataset, self._config = dataset, dict(config or {})
         self._threshold, self._form_reward, self._extract = threshold, form_reward, extract

@@ -15,25 +15,25 @@ class RewardVarianceShares:
     """Shares in [0, 1] of the outcome reward's variance within prompts; None where the share has no meaning.
 
     Attributes:
+        sequences: N, the rows of prompts with at least two rows. prompts: P, these prompts.
+        variance: the mean square of the reward about its prompt's mean, in squared reward units.
         length: R² on the answer's length in tokens.
         truncated: R² on the mark of a truncated answer.
         form: R² on the part of the reward that is named `form`; None when there is no such part.
         together: R² on all of them at once.
-        chance: what one regressor explains when it has nothing to do with the reward, 1 / (N − P) (P prompts with at
-            least two rows): a share near it says nothing.
-        variance: the mean square of the reward about its prompt's mean, in squared reward units.
-        sequences: N, the rows of those prompts. prompts: P.
+        chance: what one regressor explains when it has nothing to do with the reward, 1 / (N − P): a share near it
+            says nothing.
         reason: why there are no shares, or empty.
     """
 
-    length: float | None
-    truncated: float | None
-    form: float | None
-    together: float | None
-    chance: float | None
-    variance: float
     sequences: int
     prompts: int
+    variance: float
+    length: float | None = None
+    truncated: float | None = None
+    form: float | None = None
+    together: float | None = None
+    chance: float | None = None
     reason: str = ""
 
 
@@ -49,22 +49,21 @@ def reward_variance_shares(batch: RolloutBatch) -> RewardVarianceShares:
     prompt = batch.prompt[rows]
     sequences, prompts = len(rows), int((counts > 1).sum())
     if sequences == 0:
-        return RewardVarianceShares(*[None] * 5, 0.0, 0, 0, "every prompt has one answer only")
+        return RewardVarianceShares(0, 0, 0.0, reason="every prompt has one answer only")
     reward = _centre(batch.reward[rows].double(), prompt, counts)
     variance = float(reward.square().mean())
     # Rounding alone leaves about 1e-16 of the largest reward.
     if float(reward.abs().max()) <= 1e-9 * max(1.0, float(batch.reward.abs().max())):
         reason = "the reward does not vary within any prompt"
-        return RewardVarianceShares(*[None] * 5, 0.0, sequences, prompts, reason)
+        return RewardVarianceShares(sequences, prompts, 0.0, reason=reason)
     regressors = {"length": batch.length, "truncated": batch.truncated}
     if "form" in batch.reward_names:
         regressors["form"] = batch.rewards[:, batch.reward_names.index("form")]
     centred = {name: _centre(value[rows].double(), prompt, counts) for name, value in regressors.items()}
     shares = {name: _explained(reward, value[:, None]) for name, value in centred.items()}
     return RewardVarianceShares(
-        length=shares["length"], truncated=shares["truncated"], form=shares.get("form"),
-        together=_explained(reward, torch.stack(list(centred.values()), dim=1)),
-        chance=1 / (sequences - prompts), variance=variance, sequences=sequences, prompts=prompts,
+        sequences, prompts, variance, length=shares["length"], truncated=shares["truncated"], form=shares.get("form"),
+        together=_explained(reward, torch.stack(list(centred.values()), dim=1)), chance=1 / (sequences - prompts),
     )  # fmt: skip
 
 

@@ -78,7 +78,8 @@ def sample_rollouts(
     batch = _sample(policy, task, items, prompts, settings, advance, micro_batch)
     if not greedy:
         return batch
-    companion = _sample(policy, task, items, prompts, replace(settings, group_size=1), advance, micro_batch, greedy=True)
+    single = replace(settings, group_size=1)
+    companion = _sample(policy, task, items, prompts, single, advance, micro_batch, greedy=True)
     return replace(batch, companions={"greedy": companion})
 
 
@@ -96,8 +97,7 @@ def _sample(
     policy: SamplingPolicy, task: Task, items: Sequence[PromptItem], prompts: tuple[Prompt, ...],
     settings: SamplingSettings, advance: Callable[[int], None], micro_batch: int, greedy: bool = False,
 ) -> RolloutBatch:  # fmt: skip
-    assert settings.max_new_tokens is not None and settings.end_tokens is not None
-    length, ends = settings.max_new_tokens, settings.end_tokens
+    length, ends = settings.max_new_tokens or 1, settings.end_tokens or ()
     rows = [(prompt, sample) for prompt in range(len(items)) for sample in range(settings.group_size)]
 
     def generate(piece: Sequence[tuple[int, int]]) -> list[Answer]:

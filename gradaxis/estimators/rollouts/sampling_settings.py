@@ -38,7 +38,7 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         allowed = {
             "group_size": (self.group_size >= 1, "at least 1"),
-            "temperature": (0 < self.temperature < float("inf"), "a number above 0; for greedy answers use greedy=True"),
+            "temperature": (0 < self.temperature < float("inf"), "a number above 0 (greedy=True is apart)"),
             "top_k": (self.top_k >= 0, "0 (keep all) or more"),
             "top_p": (0 < self.top_p <= 1, "a number in (0, 1]"),
             "max_new_tokens": (self.max_new_tokens is None or self.max_new_tokens >= 1, "at least 1"),

@@ -38,9 +38,10 @@ def load_task(spec: str, *, reward: str | None = None, **options: Any) -> Task:
     if spec.endswith((".jsonl", ".json")) or Path(spec).is_file():
         if reward is None:
             raise InputError("reward", "none", "file.py:function or module:function, since prompts alone score nothing")
-        return _build(PromptFileTask, spec, {"path": Path(spec), "reward": load_reward(reward), "reward_name": reward}, options)
+        arguments = {"path": Path(spec), "reward": load_reward(reward), "reward_name": reward}
+        return _build(PromptFileTask, spec, arguments, options)
     if reward is not None:
-        raise InputError("reward", f"{reward!r} with the task {spec!r}", "a reward function with a file of prompts only")
+        raise InputError("reward", f"{reward!r} with the task {spec!r}", "a function with a file of prompts only")
     kind, _, dataset = name.partition(":")
     if kind == _REASONING_GYM and dataset:
         return _build(ReasoningGymTask, spec, {"dataset": dataset, "config": config}, options)
@@ -57,7 +58,8 @@ def _build(task: Any, spec: str, arguments: Mapping[str, Any], options: Mapping[
     except TypeError as error:
         if not options:
             raise
-        raise InputError(f"options of task {spec!r}", ", ".join(sorted(options)), "options it has", str(error)) from error
+        given = ", ".join(sorted(options))
+        raise InputError(f"options of task {spec!r}", given, "options it has", str(error)) from error
 
 
 def _split_options(spec: str) -> tuple[str, dict[str, Any]]:

@@ -41,7 +41,7 @@ def token_logp(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: 
 def draw_tokens(logp: Tensor, uniforms: Tensor) -> Tensor:
     """Draws one token a row by the inverse of the cumulative distribution, int64 [B].
 
-    A row's token depends on that row's law and uniform number alone, so it does not depend on what else is in the batch.
+    A row's token depends on that row's law and uniform number alone, not on what else is in the batch.
 
     Args:
         logp: log-probabilities [B, V], float64.

@@ -95,8 +95,9 @@ def _interval(axes: Any, row: int, mark: Mark, limits: tuple[float, float], log:
     low, high = mark.low, mark.high
     if low is None and high is None and not finite(mark.value):
         return
-    open_low = low is not None and (not finite(low) or (log and low <= 0)) or (low is None and high is not None)
-    open_high = high is not None and not finite(high) or (high is None and low is not None)
+    open_low = not finite(low) if low is not None else high is not None
+    open_low = open_low or (log and low is not None and low <= 0)
+    open_high = not finite(high) if high is not None else low is not None
     start = limits[0] if open_low else low
     stop = limits[1] if open_high else high
     if start is not None and stop is not None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gradaxis.diagnostics.measurements import Measurement
-from gradaxis.reports.document import Block, Cell, Paragraph, Section, Table
+from gradaxis.reports.document import NO_REMEDY, Block, Cell, Paragraph, Section, Table
 from gradaxis.reports.format import clean_text, format_list
-from gradaxis.reports.metrics import write_interval
+from gradaxis.reports.metrics import in_words
 from gradaxis.reports.results import Results
+from gradaxis.reports.values import remedy_of, subject_of, write_interval
 
 
 def missing_section(results: Results) -> Section:
@@ -25,24 +26,14 @@ def missing_section(results: Results) -> Section:
     return Section("missing", "Not assessed, and not resolved", tuple(blocks))
 
 
-def remedy_of(row: Measurement) -> str:
-    """What would turn the row into a number: its advice, or else the inputs that it needs."""
-    return clean_text(row.advice or (f"supply {format_list(row.needs)}" if row.needs else ""))
-
-
-def subject_of(row: Measurement) -> str:
-    """The method that the row speaks of; rows about the rollouts themselves name none."""
-    return clean_text(row.method) or "all methods"
-
-
 def _absent_table(rows: list[Measurement]) -> Table:
     body = [
         (
             Cell(format_list(_distinct(subject_of(row) for row in group))),
-            Cell(format_list(_distinct(clean_text(row.metric) for row in group), limit=4)),
+            Cell(format_list(_distinct(in_words(row.metric) for row in group), limit=4)),
             Cell(format_list(_distinct(row.point for row in group))),
             Cell(reason),
-            Cell(remedy or "none in this version"),
+            Cell(remedy or NO_REMEDY),
         )
         for (reason, remedy), group in _groups(rows).items()
     ]
@@ -59,15 +50,21 @@ def _open_table(rows: list[Measurement]) -> Table:
         example = write_interval(group[0]) if len(group) == 1 else ""
         body.append(
             (
-                Cell(clean_text(metric), note=example),
+                Cell(in_words(metric), note=example),
                 Cell(point),
                 Cell(format_list(_distinct(subject_of(row) for row in group), limit=6)),
                 Cell(reason or "the interval holds values on both sides of the threshold"),
-                Cell(format_list(_distinct(remedy_of(row) for row in group if remedy_of(row)), limit=2) or "more prompts"),
+                Cell(_best_remedy(group)),
             )
         )
     header = ("quantity", "point", "methods", "why", "what would help")
     return Table("unresolved", "Measured, but not resolved by these data", header, tuple(body))
+
+
+def _best_remedy(group: list[Measurement]) -> str:
+    """The remedies of a group; of many that differ in a number only, the last, which asks for the most."""
+    remedies = sorted({remedy_of(row) for row in group if remedy_of(row)}, key=lambda text: (len(text), text))
+    return remedies[-1] if remedies else "more prompts"
 
 
 def _groups(rows: list[Measurement]) -> dict[tuple[str, str], list[Measurement]]:

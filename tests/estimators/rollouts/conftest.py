@@ -75,7 +75,7 @@ def make_policy(device: str) -> Callable[..., TinyPolicy]:
         )  # fmt: skip
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = LlamaForCausalLM(config).to(device)
-        return TinyPolicy(model, character_tokenizer(template, vocabulary))
+            model: Any = LlamaForCausalLM(config)
+        return TinyPolicy(model.to(device), character_tokenizer(template, vocabulary))
 
     return make

@@ -57,9 +57,8 @@ def test_agrees_with_a_regression_on_dummy_variables() -> None:
     truncated = length > 9
     form = 0.2 * random.integers(0, 2, len(prompt))
     right = random.normal(size=len(prompt)) + 0.1 * length + prompt
-    batch = make_batch(
-        prompt.tolist(), np.stack([right, form], axis=1).tolist(), length.tolist(), truncated.tolist(), ("right", "form")
-    )
+    rewards = np.stack([right, form], axis=1).tolist()
+    batch = make_batch(prompt.tolist(), rewards, length.tolist(), truncated.tolist(), ("right", "form"))
     found = reward_variance_shares(batch)
     outcome, dummies = right + form, np.eye(6)[prompt]
 

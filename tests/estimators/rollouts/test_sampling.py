@@ -1,5 +1,7 @@
+import inspect
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -39,7 +41,8 @@ def test_layout(make_policy, device) -> None:
     assert batch.tokens.shape[1] <= 6
     assert [prompt.text for prompt in batch.prompts] == ["<begin>1+2=", "<begin>12+34=", "<begin>5="]
     assert batch.prompts[1].data == {"answer": "46"}
-    expected = [sum(TASK.score(ITEMS[p], text).values()) for p, text in zip(batch.prompt.tolist(), batch.completions)]
+    asked = zip(batch.prompt.tolist(), batch.completions, strict=True)
+    expected = [sum(TASK.score(ITEMS[prompt], text).values()) for prompt, text in asked]
     assert batch.reward.tolist() == expected
     turns = batch.turns
     assert turns is not None
@@ -76,7 +79,7 @@ def test_an_answer_may_be_nothing_but_the_end_token(make_policy) -> None:
     batch = sample_rollouts(policy, TASK, ITEMS, replace(SETTINGS, group_size=64))
     empty = (batch.length == 1) & ~batch.truncated
     assert 0 < int(empty.sum()) < 64
-    assert {text for text, nothing in zip(batch.completions, empty.tolist()) if nothing} == {""}
+    assert {text for text, nothing in zip(batch.completions, empty.tolist(), strict=True) if nothing} == {""}
     assert batch.columns["behavior_logp"][batch.mask].tolist() == pytest.approx([-math.log(17)] * int(batch.mask.sum()))
 
 
@@ -172,17 +175,18 @@ def test_micro_batches_shrink_when_memory_runs_out(make_policy, monkeypatch: pyt
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(*arguments, **named)
 
-    small_memory.__signature__ = __import__("inspect").signature(forward)  # pyright: ignore[reportFunctionMemberAccess]
+    small_memory.__signature__ = inspect.signature(forward)  # pyright: ignore[reportFunctionMemberAccess]
     monkeypatch.setattr(policy.model, "forward", small_memory)
     batch = sample_rollouts(policy, TASK, ITEMS, SETTINGS, progress=lambda *counts: done.append(counts))
     assert batch.completions == expected.completions
     assert done[-1] == (48, 48)
-    assert all(later[0] - earlier[0] <= 7 for earlier, later in zip(done, done[1:]))
+    assert all(later[0] - earlier[0] <= 7 for earlier, later in pairwise(done))
 
 
 def test_first_tokens_follow_the_policys_law(make_policy) -> None:
     policy = make_policy()
-    batch = sample_rollouts(policy, TASK, ITEMS[:1], SamplingSettings(group_size=4000, max_new_tokens=1), micro_batch=4000)
+    settings = SamplingSettings(group_size=4000, max_new_tokens=1)
+    batch = sample_rollouts(policy, TASK, ITEMS[:1], settings, micro_batch=4000)
     with torch.no_grad():
         logits = policy.model(torch.tensor([batch.prompts[0].tokens], device=batch.device)).logits[0, -1].double()
     expected = 4000 * torch.softmax(logits, dim=0)
@@ -234,7 +238,8 @@ def test_other_architectures(make_policy, family: str) -> None:
         sizes = {"vocab_size": 17, "n_embd": 16, "n_layer": 2, "n_head": 2, "hidden_size": 16}
     if family == "gpt_neox":
         sizes = {key: sizes[key] for key in list(sizes)[:5]}
-    config = AutoConfig.for_model(family, **sizes, initializer_range=0.4, eos_token_id=1, bos_token_id=2, pad_token_id=0)
+    special = {"eos_token_id": 1, "bos_token_id": 2, "pad_token_id": 0}
+    config = AutoConfig.for_model(family, **sizes, **special, initializer_range=0.4)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         policy.model = AutoModelForCausalLM.from_config(config).to(policy.model.device).eval()

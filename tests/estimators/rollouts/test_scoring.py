@@ -39,12 +39,10 @@ def test_every_model_fills_its_own_columns_and_no_other(make_policy, batch) -> N
     tiny = [make_policy(seed) for seed in range(5)]
     policy, old, reference, one, two = (hugging_face(each) for each in tiny)
     scored = score_columns(batch, policy=policy, old=old, reference=reference, teachers={"one": one, "two": two})
-    expected = {
-        "logp": tiny[0].quantities(batch, ["logp"])["logp"], "entropy": tiny[0].quantities(batch, ["entropy"])["entropy"],
-        "old_logp": tiny[1].quantities(batch, ["logp"])["logp"], "ref_logp": tiny[2].quantities(batch, ["logp"])["logp"],
-        "one_logp": tiny[3].quantities(batch, ["logp"])["logp"], "two_logp": tiny[4].quantities(batch, ["logp"])["logp"],
-        "behavior_logp": batch.columns["behavior_logp"].double(),
-    }  # fmt: skip
+    names = ("logp", "old_logp", "ref_logp", "one_logp", "two_logp")
+    expected = {name: each.quantities(batch, ["logp"])["logp"] for name, each in zip(names, tiny, strict=True)}
+    expected["entropy"] = tiny[0].quantities(batch, ["entropy"])["entropy"]
+    expected["behavior_logp"] = batch.columns["behavior_logp"].double()
     assert set(scored.columns) == set(expected)
     for name, value in expected.items():
         torch.testing.assert_close(scored.columns[name].double(), value, rtol=1e-4, atol=1e-5)
@@ -93,8 +91,9 @@ def test_a_model_that_gives_no_numbers_is_refused(make_policy, batch) -> None:
 def critic_model(kind: type, device: str, labels: int = 1):
     config = LlamaConfig(
         vocab_size=17, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        num_labels=labels, pad_token_id=None, initializer_range=0.4,
+        pad_token_id=None, initializer_range=0.4,
     )  # fmt: skip
+    config.num_labels = labels
     with torch.random.fork_rng():
         torch.manual_seed(7)
         return kind(config).to(device).eval()

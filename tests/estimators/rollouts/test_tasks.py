@@ -1,6 +1,7 @@
 import builtins
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def load(files: Path, function: str = "exact", **options: object):
+def load(files: Path, function: str = "exact", **options: Any):
     return load_task(str(files / "prompts.jsonl"), reward=f"{files / 'rewards.py'}:{function}", **options)
 
 
@@ -188,9 +189,10 @@ class TestReasoningGym:
         # The scorer gives |answer| / |text| for containment: here .5, since both halves are equally long.
         loose = load_task("reasoning-gym:chain_sum", threshold=0.5)
         assert loose.score(item, f"<answer>{'x' * len(right)}{right}</answer>") == {"right": 1.0}
-        for bad in ({"threshold": 0.0}, {"threshold": 1.5}, {"extract": "half"}):
-            with pytest.raises(InputError):
-                load_task("reasoning-gym:chain_sum", **bad)
+        for name, value in (("threshold", 0.0), ("threshold", 1.5), ("extract", "half")):
+            options: dict[str, Any] = {name: value}
+            with pytest.raises(InputError, match=name):
+                load_task("reasoning-gym:chain_sum", **options)
 
     def test_a_scorer_that_raises_on_a_malformed_answer_scores_it_wrong(self) -> None:
         task = load_task("reasoning-gym:prime_factorization")
@@ -200,6 +202,7 @@ class TestReasoningGym:
 
     def test_options_in_the_name(self) -> None:
         task = load_task("reasoning-gym:chain_sum[min_terms=2,max_terms=2, max_digits=1]")
+        assert task.name == "reasoning-gym:chain_sum[max_digits=1,max_terms=2,min_terms=2]"
         assert all(sum(map(item.data["question"].count, "+-")) == 1 for item in task.prompts(20, 0))
         with pytest.raises(InputError, match=r"max_term'.*max_terms"):
             load_task("reasoning-gym:chain_sum[max_term=2]")

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -33,9 +35,9 @@ def test_cuts_by_hand(top_k: int, top_p: float, expected: list[float]) -> None:
 def test_cuts_equal_those_of_transformers() -> None:
     from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-    logits = torch.randn(64, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
-    ids = torch.zeros(64, 1, dtype=torch.int64)
-    theirs = TemperatureLogitsWarper(0.7)(ids, logits)
+    logits: Any = torch.randn(64, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
+    ids: Any = torch.zeros(64, 1, dtype=torch.int64)
+    theirs: Any = TemperatureLogitsWarper(0.7)(ids, logits)
     theirs = TopPLogitsWarper(0.8)(ids, TopKLogitsWarper(12)(ids, theirs))
     ours = token_logp(logits, temperature=0.7, top_k=12, top_p=0.8)
     torch.testing.assert_close(ours, torch.log_softmax(theirs, dim=-1))

@@ -45,9 +45,7 @@ def center_rewards(advantage: Tensor, peers: Tensor, counted: Tensor, *, statist
     return advantage - (sum_by_peers(own, peers) - own) / others.clamp(min=1)
 
 
-def without_peers_center_rewards(
-    advantage: Tensor, peers: Tensor, counted: Tensor, *, statistic: str
-) -> Tensor | None:
+def without_peers_center_rewards(advantage: Tensor, peers: Tensor, counted: Tensor, *, statistic: str) -> Tensor | None:
     """True for counted entries that `leave_one_out` has no other entry for; None for `mean`, which needs none."""
     if statistic == "mean":
         return None

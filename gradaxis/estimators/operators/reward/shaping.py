@@ -87,5 +87,7 @@ def shape_by_length(reward: Tensor, length: Tensor, *, form: str, limit: int, bu
     tensor([ 0.0000, -0.7500, -1.0000])
     """
     if reward.dim() != 1:
-        raise NotYetError("shaping.shape_by_length needs one reward a sequence: place it before what makes it per token")
+        raise NotYetError(
+            "shaping.shape_by_length needs one reward a sequence: place it before what makes it per token"
+        )
     return reward + ((limit - buffer - length.to(reward.dtype)) / buffer).clamp(min=-1.0, max=0.0)

@@ -1,1 +1,1 @@
-"""Operators of the trajectory slots, one module a slot. `sampling` has no functions: the sampler does what it declares."""
+"""Operators of the trajectory slots, one module a slot. Those of `sampling` have no function: the sampler acts."""

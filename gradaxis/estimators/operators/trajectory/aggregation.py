@@ -53,7 +53,9 @@ def aggregate_tokens(
             [0.5000, 0.0000]])
     """
     if scope != "global":
-        raise NotYetError("aggregation.aggregate_tokens: scope local (a divisor for each micro-batch) is not computed yet")
+        raise NotYetError(
+            "aggregation.aggregate_tokens: scope local (a divisor for each micro-batch) is not computed yet"
+        )
     length = mask.sum(dim=1)
     coefficient = torch.where(mask, token_weight, 0.0)
     if weight == "inverse_length":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gradaxis.errors import InputError
 from gradaxis.estimators.weights import Weight
 
 
@@ -23,8 +24,11 @@ def clip_ratio(weight: Weight, advantage: Tensor, *, low: float, high: float) ->
     Returns:
         Weight with value v; its slope is zero where the bound is the smaller one.
 
+    Raises:
+        InputError: the weight is no ratio.
+
     Reduces to: the plain ratio when both bounds are infinite, and in the first step after sampling (every ratio is 1).
-    Assumes: a ratio in `weight`, not a log-probability.
+    Assumes: an advantage without gradient.
     Paper: PPO, arXiv 1707.06347, equation 7; separate bounds: DAPO, arXiv 2503.14476, equation 10.
     Traps: one bound acts for each sign of A, so the clip ties the two sides together. A ratio on the bound counts as
     unclipped. Where A = 0 the slope is that of the plain ratio: the choice is free, since it is multiplied by zero.
@@ -33,6 +37,7 @@ def clip_ratio(weight: Weight, advantage: Tensor, *, low: float, high: float) ->
     >>> clip_ratio(Weight(ratio, ratio), torch.tensor([[1., -1., 1., -1.]]), low=0.2, high=0.3).value
     tensor([[1.3000, 1.5000, 0.5000, 0.8000]])
     """
+    _require_ratio("clip_ratio", weight)
     above = (advantage > 0) & (weight.value > 1 + high)
     below = (advantage < 0) & (weight.value < 1 - low)
     value = torch.where(above, 1 + high, torch.where(below, 1 - low, weight.value))
@@ -54,8 +59,11 @@ def clip_weight(weight: Weight, logp: Tensor, *, low: float | None, high: float)
         Weight with value v and the clipped ratio as slope; every token has a weight of its own, also where the ratio
         was pooled.
 
+    Raises:
+        InputError: the weight is no ratio.
+
     Reduces to: the score function where the ratio is 1; the gradient of the plain ratio when no bound is met.
-    Assumes: a ratio in `weight`.
+    Assumes: an advantage that may differ between tokens, even after pooling.
     Paper: CISPO in MiniMax-M1, arXiv 2506.13585, equations 4 and 5.
     Traps: the bound is 1 + high here; some libraries pass the bound itself. The number that L takes is no estimate of
     anything; only its gradient is meant.
@@ -64,5 +72,12 @@ def clip_weight(weight: Weight, logp: Tensor, *, low: float | None, high: float)
     >>> clip_weight(Weight(ratio, ratio), torch.tensor([[-1.0, -2.0]]), low=None, high=2.0).value
     tensor([[-0.5000, -6.0000]])
     """
+    _require_ratio("clip_weight", weight)
     clipped = weight.value.detach().clamp(min=None if low is None else 1 - low, max=1 + high)
-    return Weight(value=clipped * logp, slope=clipped)
+    return Weight(value=clipped * logp, slope=clipped, is_ratio=False)
+
+
+def _require_ratio(operator: str, weight: Weight) -> None:
+    if not weight.is_ratio:
+        raise InputError(f"trust_region.{operator}", "a weight that is a log-probability", "a ratio of probabilities",
+                         "Put form_ratio into the ratio slot, and clip_weight last.")  # fmt: skip

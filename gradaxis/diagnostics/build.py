@@ -1,0 +1,206 @@
+"""Building the evidence of one point of an update from rollouts, methods and a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradaxis.diagnostics.candidates import Candidate, check_finite, prepare, swap_key, totals_of
+from gradaxis.diagnostics.evidence import ENTROPY, EXACT, EXACT_ENTROPY, REFERENCE, Evidence, Omitted, Products
+from gradaxis.diagnostics.statistics.moments import Array
+from gradaxis.diagnostics.units import Key, Totals, leave_out, pseudo_values, sums_by_unit, units_of
+from gradaxis.diagnostics.variants import unbiased_reference
+from gradaxis.errors import GradaxisError, InputError, MissingInputError
+from gradaxis.estimators import CompiledEstimator, compile
+from gradaxis.estimators.gradients import Patterns, build_patterns
+from gradaxis.estimators.rollouts.batch import RolloutBatch
+from gradaxis.taxonomy import Method, Registry
+
+PROMPT = "prompt "
+DIRECTION_ENTROPY = "entropy"
+"""Names of directions: one exact ∇J a prompt, and the exact gradient of the entropy a token."""
+
+TOLERATED = 1e-5
+"""Coefficients with a larger part outside the patterns' span would make wrong numbers, and are refused."""
+
+SHORT = 16
+"""Numbers a sequence (tokens times quantities) up to which patterns for all hybrids are affordable."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything whose gradient is wanted, before any gradient is taken.
+
+    `totals` are derivatives on the whole batch by key, `without` those with each prompt left out, for the keys that
+    couple the batch. `patterns` span them all.
+    """
+
+    evidence: Evidence
+    totals: Mapping[Key, Totals]
+    without: Mapping[Key, Sequence[Totals]]
+    patterns: Patterns | None
+
+
+@dataclass(frozen=True)
+class GramNumbers:
+    """What the model was asked for, as stored.
+
+    `matrix` [N·B, N·B]; with L directions of the names given, `along` [N·B, L] and `among` [L, L]. The directions are
+    the exact ∇J of each of n prompts (`PROMPT` and the unit's number) and the exact gradient of the entropy. `exact`
+    says whether the matrix is exact or projected.
+    """
+
+    matrix: Array
+    exact: bool
+    names: tuple[str, ...]
+    along: Array
+    among: Array
+
+
+def plan_evidence(
+    point: str, batch: RolloutBatch, methods: Sequence[Method], registry: Registry, slots: bool = True,
+    exact_values: Mapping[str, Any] | None = None, gradients: bool = True,
+) -> Plan:  # fmt: skip
+    """Compile all methods, compute their coefficients, and find the patterns that span them. No model is involved.
+
+    A method that lacks an input, or that this version cannot compute, is omitted with its reason and its remedy; it
+    never stops the others.
+
+    Args:
+        point: "fresh", "stale" or "inner-step-k". batch: scored rollouts. methods: resolved, by label.
+        registry: where parents are looked up. slots: whether hybrids are made. exact_values: numbers from enumeration.
+        gradients: whether inner products of gradients will follow; without them no patterns are made.
+    """
+    _check(batch)
+    candidates: dict[str, Candidate] = {}
+    omitted: dict[str, Omitted] = {}
+    for method in methods:
+        try:
+            candidates[method.label] = prepare(method, registry, batch, slots)
+        except GradaxisError as error:
+            omitted[method.label] = _omitted(error)
+    evidence = Evidence(point, batch, units_of(batch), registry, candidates, omitted, exact_values=exact_values or {})
+    if not gradients or not candidates:
+        return Plan(evidence, {}, {}, None)
+    parts: dict[Key, CompiledEstimator] = {}
+    for candidate in candidates.values():
+        parts.update(candidate.parts())
+    try:
+        reference = compile(unbiased_reference(registry, batch, evidence.fresh))
+        check_finite(reference.coefficients(batch).total, "the unbiased reference")
+        parts[REFERENCE] = reference
+    except GradaxisError as error:
+        evidence = replace(evidence, no_target=f"no unbiased reference: {error}")
+    totals = {**totals_of(parts, batch), ENTROPY: _entropy(batch)}
+    coupled = {key: estimator for key, estimator in parts.items() if estimator.couples == "batch"}
+    enough = evidence.n > 1 and coupled
+    without = leave_out(batch, evidence.units, lambda rest: totals_of(coupled, rest)) if enough else {}
+    return _span(Plan(evidence, totals, without, None))
+
+
+def _span(plan: Plan) -> Plan:
+    """The plan with patterns for every method; hybrids join where they cost nothing, or next to nothing.
+
+    A hybrid that lies in the span of the methods is free. One that does not would need further backward passes: it
+    gets them where answers are short, and is skipped, with the reason, elsewhere.
+    """
+    evidence = plan.evidence
+    swaps = {swap_key(label, *place): (label, place)
+             for label, candidate in evidence.candidates.items() for place in candidate.swaps}  # fmt: skip
+    groups = {key: [total, *plan.without.get(key, ())] for key, total in plan.totals.items()}
+    methods = [part for key, group in groups.items() if key not in swaps for part in group]
+    patterns = build_patterns(methods)
+    outside = [key for key in swaps if any(patterns.express(part)[1] > TOLERATED for part in groups[key])]
+    if not outside:
+        return replace(plan, patterns=patterns)
+    if len(patterns.quantities) * patterns.vectors.shape[3] <= SHORT:
+        return replace(plan, patterns=build_patterns([part for group in groups.values() for part in group]))
+    candidates = dict(evidence.candidates)
+    for key in outside:
+        label, place = swaps[key]
+        one = candidates[label]
+        kept = {other: estimator for other, estimator in one.swaps.items() if other != place}
+        reason = "its coefficients lie outside those of the methods and would need further backward passes"
+        candidates[label] = replace(one, swaps=kept, skipped={**one.skipped, place: reason})
+    return Plan(
+        replace(evidence, candidates=candidates),
+        {key: total for key, total in plan.totals.items() if key not in outside},
+        {key: group for key, group in plan.without.items() if key not in outside},
+        patterns,
+    )
+
+
+def complete_evidence(plan: Plan, numbers: GramNumbers) -> Evidence:
+    """The evidence with the inner products of all unit gradients.
+
+    Raises:
+        InputError: the Gram matrix does not belong to the plan's patterns, or a gradient lies outside their span.
+    """
+    patterns, evidence = plan.patterns, plan.evidence
+    assert patterns is not None, "a plan without candidates has no gradients"
+    size = patterns.vectors.shape[0] * patterns.vectors.shape[1]
+    if numbers.matrix.shape != (size, size):
+        remedy = "Remove its file: it belongs to other rollouts or methods"
+        raise InputError("Gram matrix", f"shape {numbers.matrix.shape}", f"({size}, {size})", remedy)
+    keys, rows = list(plan.totals), []
+    for key, total in plan.totals.items():
+        weights = _express(patterns, total, key)
+        if key in plan.without:
+            rows.append(pseudo_values(weights, [_express(patterns, left, key) for left in plan.without[key]]))
+        else:
+            rows.append(sums_by_unit(weights, evidence.units))
+    flat = np.concatenate(rows)  # [L·n, N·B]
+    n, found = evidence.n, numbers.names
+    directions: dict[Key, list[str]] = {}
+    if {f"{PROMPT}{unit}" for unit in range(n)} <= set(found):
+        directions[EXACT] = [f"{PROMPT}{unit}" for unit in range(n)]
+    if DIRECTION_ENTROPY in found:
+        directions[EXACT_ENTROPY] = [DIRECTION_ENTROPY] * n  # the same vector for every unit
+    places = [found.index(name) for names in directions.values() for name in names]
+    cross = flat @ numbers.along[:, places]
+    among = numbers.among[np.ix_(places, places)]
+    matrix = np.block([[flat @ numbers.matrix @ flat.T, cross], [cross.T, among]])
+    keys += list(directions)
+    target = EXACT if EXACT in keys else REFERENCE if REFERENCE in keys else None
+    products = Products(tuple(keys), matrix.reshape(len(keys), n, len(keys), n), numbers.exact)
+    return replace(evidence, products=products, target=target)
+
+
+def without_model(plan: Plan, reason: str) -> Evidence:
+    """The evidence without gradients: what coefficients and stored log-probabilities alone can tell."""
+    return replace(plan.evidence, no_products=reason, no_target=plan.evidence.no_target or reason)
+
+
+def _express(patterns: Patterns, total: Totals, key: Key) -> Array:
+    weights, residual = patterns.express(total)
+    if residual > TOLERATED:
+        got = f"{residual:.1e} of them outside the patterns"
+        raise InputError(f"coefficients of {' '.join(key)}", got, f"{TOLERATED:.0e} at most")
+    return weights.double().cpu().numpy()
+
+
+def _entropy(batch: RolloutBatch) -> dict[str, Tensor]:
+    """Derivatives of the mean entropy over all policy tokens of the batch, at the contexts that it holds."""
+    mask = batch.mask.to(torch.float64)
+    return {"entropy": mask / mask.sum().clamp(min=1.0)}
+
+
+def _omitted(error: GradaxisError) -> Omitted:
+    if isinstance(error, MissingInputError):
+        return Omitted(str(error), (error.column,), error.remedy)
+    remedy = error.remedy if isinstance(error, InputError) else ""
+    return Omitted(str(error), (), remedy)
+
+
+def _check(batch: RolloutBatch) -> None:
+    if batch.size == 0:
+        raise InputError("rollouts", "no sequences", "at least one prompt with its answers")
+    if not bool(torch.isfinite(batch.rewards).all()):
+        row = int((~torch.isfinite(batch.rewards)).any(dim=1).nonzero()[0, 0])
+        raise InputError("rewards", f"NaN or infinity in sequence {row}", "finite numbers",
+                         "Score the answer again, or leave its prompt out")  # fmt: skip

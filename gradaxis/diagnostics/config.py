@@ -1,0 +1,90 @@
+"""What an experiment is, in full: written beside its results, so that they can be made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+EMBEDDED = "embedded:"
+"""Models whose name begins so ship with the package: `embedded:policy`, `:reference`, `:stale`, `:teacher`."""
+
+EXACT_CRITIC = "exact"
+"""The critic that lists all answers of a small policy and knows their expected reward."""
+
+
+class ExperimentConfig(BaseModel):
+    """One experiment. Model fields hold a folder, a hub id, a GGUF file or an embedded name; None leaves the model out.
+
+    Attributes:
+        policy: the model at which gradients are taken. None needs `rollouts`, and gives what these alone can tell.
+        behavior: an older model; adds the point `stale`, with rollouts sampled from it.
+        reference, teacher, critic: supply `ref_logp`, `teacher_logp` and `value`. `critic="exact"` enumerates.
+        task, reward: as for `load_task`.
+        rollouts: a file of rollouts instead of sampling.
+        prompts, group_size: P and G. max_new_tokens: None takes the task's.
+        methods: one line of ids, files and overrides. probes: names, or `all`.
+        fresh: whether the point `fresh` is measured.
+        inner_step: k > 0 adds the point `inner-step-k`: k Adam steps of `inner_method` at `inner_rate` on a copy of the
+            policy, with other rollouts than those that are measured.
+        params: which parameters count (`all`, `lora` or a pattern). mode, columns: of the Gram matrix.
+        enumerate: whether small policies are enumerated, so that the target of bias is exact.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    policy: str | None = None
+    behavior: str | None = None
+    reference: str | None = None
+    teacher: str | None = None
+    critic: str | None = None
+    task: str | None = None
+    reward: str | None = None
+    rollouts: str | None = None
+    prompts: int = Field(24, ge=1)
+    group_size: int = Field(8, ge=1)
+    max_new_tokens: int | None = Field(None, ge=1)
+    temperature: float = Field(1.0, gt=0)
+    top_k: int = Field(0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    methods: str = "all"
+    probes: tuple[str, ...] = ("all",)
+    fresh: bool = True
+    inner_step: int = Field(0, ge=0)
+    inner_method: str = "grpo"
+    inner_rate: float = Field(1e-5, gt=0)
+    params: str = "all"
+    seed: int = Field(0, ge=0)
+    device: str = "cpu"
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
+    mode: Literal["auto", "exact", "projected"] = "auto"
+    columns: int = Field(8192, ge=1)
+    micro_batch: int | None = Field(None, ge=1)
+    enumerate: bool = True
+    gguf_file: str | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+    @classmethod
+    def demo(cls, **changes: Any) -> ExperimentConfig:
+        """All methods on the embedded models, fresh and stale."""
+        chosen: dict[str, Any] = {
+            "policy": "embedded:policy", "behavior": "embedded:stale", "reference": "embedded:reference",
+            "teacher": "embedded:teacher", "critic": EXACT_CRITIC, "task": "arithmetic",
+        }  # fmt: skip
+        return cls(**{**chosen, **changes})
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """The points of the update that will be sampled, fresh first."""
+        points = ["fresh"] if self.fresh else []
+        points += ["stale"] if self.behavior else []
+        return (*points, *([f"inner-step-{self.inner_step}"] if self.inner_step else []))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash over every field; equal for two configurations that ask for the same."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,30 @@
+"""The verdict: a few sentences derived from rows, as data. Each says how certain it is; none goes beyond its rows."""
+
+from __future__ import annotations
+
+from gradaxis.reports.document import Finding
+from gradaxis.reports.findings.bias import bias_finding
+from gradaxis.reports.findings.coincidence import coincidence_finding
+from gradaxis.reports.findings.missing import missing_findings
+from gradaxis.reports.findings.signal import signal_finding
+from gradaxis.reports.findings.silent import silent_finding
+from gradaxis.reports.findings.slots import slot_finding
+from gradaxis.reports.findings.staleness import staleness_finding
+from gradaxis.reports.results import Results
+
+
+def derive_findings(results: Results) -> tuple[Finding, ...]:
+    """At most six, what was found before what was not; a question without rows stands among `missing_findings`."""
+    found = (
+        bias_finding(results),
+        slot_finding(results),
+        signal_finding(results),
+        staleness_finding(results),
+        silent_finding(results),
+        coincidence_finding(results),
+    )
+    known = [finding for finding in found if finding is not None]
+    return tuple(sorted(known, key=lambda finding: finding.standing != "finding"))
+
+
+__all__ = ["derive_findings", "missing_findings"]

@@ -1,0 +1,82 @@
+"""Which methods' expected gradients point away from ∇J, and how far."""
+
+from __future__ import annotations
+
+import math
+
+from gradaxis.diagnostics.measurements import Measurement
+from gradaxis.reports.document import Finding
+from gradaxis.reports.format import clean_text, format_list, format_number
+from gradaxis.reports.metrics import COSINE, ORTHOGONAL, TO_RESOLVE
+from gradaxis.reports.points import at_point, sentence
+from gradaxis.reports.results import Results
+from gradaxis.reports.values import certainty_of, write_quantity
+
+OFF = ("bad", "watch")
+
+
+def bias_finding(results: Results) -> Finding | None:
+    """The verdict on direction at the first point that has one; None when no row speaks of it."""
+    rows = next((found for point in results.points if (found := assessed(results, point))), [])
+    if not rows:
+        return None
+    point = rows[0].point
+    off = sorted((row for row in rows if row.verdict in OFF), key=lambda row: row.estimate or 0.0)
+    along = [row for row in rows if row.verdict == "ok"]
+    hidden = [row for row in rows if row.verdict == "unresolved"]
+    target = "the exact ∇J" if "exact" in rows[0].compared_with else "∇J, as an unbiased reference estimates it"
+    parts = []
+    if off:
+        worst = off[0]
+        text = f"{at_point(point)} {len(off)} of {len(rows)} methods point away from {target}, "
+        text += f"most of all {_described(results, worst)}"
+        others = [f"{name(row)} ({write_quantity(row)})" for row in off[1:]]
+        parts.append(text + (f"; then {format_list(others, limit=3)}." if others else "."))
+    if along:
+        limit = format_number(along[0].threshold) if along[0].threshold is not None else "the threshold"
+        subject = format_list([name(row) for row in along], limit=5)
+        start = "" if off else f"{at_point(point)} "
+        parts.append(f"{start}{subject} {_follows(along)} {'it' if off else target} (cosine above {limit}).")
+    if hidden:
+        names = format_list([name(row) for row in hidden], limit=5)
+        if off or along:
+            parts.append(f"Not resolved for {names}.")
+        else:
+            text = f"{at_point(point)} these data do not resolve where any expected gradient points beside {target}: "
+            parts.append(f"{text}with {hidden[0].n} prompts noise hides the direction of {names}.")
+    return Finding(
+        kind="bias",
+        text=" ".join(sentence(part) if not index else part for index, part in enumerate(parts)),
+        standing="finding" if off or along else "no finding",
+        certainty=certainty_of(off or along or hidden),
+        methods=tuple(row.method for row in (*off, *along)),
+        points=(point,),
+        remedy=more_prompts(results, point) if hidden else "",
+    )
+
+
+def more_prompts(results: Results, point: str) -> str:
+    """How many prompts the rows say are needed before directions can be resolved; a bound from below."""
+    needed = [row.low or 0.0 for row in results.select(TO_RESOLVE, point=point) if row.verdict == "unresolved"]
+    known = [value for value in needed if value > 0]
+    return f"more prompts (--prompts), at least {math.ceil(2 * max(known))}." if known else "more prompts (--prompts)."
+
+
+def assessed(results: Results, point: str) -> list[Measurement]:
+    """Cosines with the target at a point that were assessed."""
+    return [row for row in results.select(COSINE, point=point) if row.verdict != "not assessed"]
+
+
+def name(row: Measurement) -> str:
+    """The row's method, fit for running text."""
+    return clean_text(row.method)
+
+
+def _described(results: Results, row: Measurement) -> str:
+    across = results.find(ORTHOGONAL, row.method, row.point)
+    bias = f", orthogonal bias {write_quantity(across)}" if across is not None and across.estimate is not None else ""
+    return f"{name(row)} (cosine {write_quantity(row)}{bias})"
+
+
+def _follows(rows: list[Measurement]) -> str:
+    return "follows" if len(rows) == 1 else "follow"
