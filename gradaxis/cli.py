@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from gradaxis.cli_format import Format, emit
+from gradaxis.cli_measuring import add_measuring_commands
 from gradaxis.errors import GradaxisError, RegistryError
 
 if TYPE_CHECKING:
@@ -195,7 +196,10 @@ def new(
     emit(row, lambda: new_page(row), format)
 
 
-# Measuring: `demo`, `probe` and `report` stand here ---------------------------------------------------------------
+# Measuring --------------------------------------------------------------------------------------------------------
+
+add_measuring_commands(app)
+
 
 
 def _registry() -> Registry:

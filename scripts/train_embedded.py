@@ -69,6 +69,15 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Saves it under the class name that every version of transformers knows."""
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
 def build_model() -> LlamaForCausalLM:
     """Two layers of width 64 with tied embeddings, 4 query heads on 2 key-value heads."""
     config = LlamaConfig(
@@ -220,7 +229,7 @@ def main() -> None:
     checkpoints = {"reference": reference, "policy": policy, "stale": stale, "teacher": teacher}
     for name, checkpoint in checkpoints.items():
         checkpoint.model.save_pretrained(arguments.output / name)
-        checkpoint.tokenizer.save_pretrained(arguments.output / name)
+        save_tokenizer(checkpoint.tokenizer, arguments.output / name)
     report = {name: figures(checkpoint, items) for name, checkpoint in checkpoints.items()}
     print(json.dumps(report, indent=2))
     print(f"stale: {age} updates before the policy, ESS/N {share:.3f}")
@@ -233,10 +242,10 @@ def choose_stale(
 ) -> tuple[Checkpoint, int, float]:
     """The snapshot whose effective share against the policy is closest to one half; its age in updates, the share.
 
-    Every fourth snapshot is tried.
+    Every fourth snapshot is tried, but not the start.
     """
     found: list[tuple[float, int, float]] = []
-    for age in range(4, len(snapshots), 4):
+    for age in range(4, len(snapshots) - 1, 4):
         candidate = Checkpoint(copy.deepcopy(policy.model), policy.tokenizer)
         candidate.model.load_state_dict(snapshots[-1 - age])
         share = effective_share(in_float64(policy), in_float64(candidate), ArithmeticTask(), items).mean().item()

@@ -136,7 +136,7 @@ def test_is_linear_in_what_it_ascends(name: str) -> None:
 
 
 def test_declared_coupling_holds(name: str) -> None:
-    """What a group (or a sample) gives does not depend on the others, but for the mean, unless the entry couples the batch."""
+    """What a group, or a sample, gives does not depend on the others but for the mean, unless the batch is coupled."""
     batch, estimator = contract_batch(), build(name)
     part = [0] if estimator.couples == "sample" else [0, 1, 2, 3]
     alone, together = estimator.coefficients(batch.rows(part)), estimator.coefficients(batch)

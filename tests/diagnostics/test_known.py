@@ -34,7 +34,7 @@ def units():
 def draws(units, count, share=0.7):
     """The method's unit gradients with noise, and the noise of an unbiased reference that shares most of it."""
     generator = np.random.default_rng(1)
-    t, means = units
+    _, means = units
     for _ in range(count):
         e = generator.standard_normal((N, D))
         yield means + share * e + 0.3 * generator.standard_normal((N, D)), e

@@ -85,13 +85,16 @@ def test_critical_batch_size_is_half_open_where_the_mean_is_hidden():
         estimate = critical_batch_size(units @ units.T)
         opened += not estimate.resolved
         if not estimate.resolved:
-            assert np.isnan(estimate.value) and estimate.interval.high == np.inf and estimate.interval.low >= 0
+            assert np.isnan(estimate.value)
+            assert estimate.interval.high == np.inf
+            assert estimate.interval.low >= 0
     assert opened >= 90
 
 
 def test_two_units_give_numbers_and_no_interval():
     estimate = squared_mean(np.array([[1.0, 0.5], [0.5, 2.0]]))
-    assert estimate.value == 0.5 and not estimate.interval.bounded
+    assert estimate.value == 0.5
+    assert not estimate.interval.bounded
 
 
 def _draws(generator, n, count, mean=MEAN):

@@ -19,7 +19,7 @@ EXECUTABLE = [name for name, method in load_registry().methods.items() if method
 
 
 class Bigram:
-    """A real policy small enough to read: each token's law depends on the token before it. Parameters [V, V] and [V]."""
+    """A policy small enough to read: each token's law depends on the token before it. Parameters [V, V] and [V]."""
 
     def __init__(self, vocabulary: int = 12) -> None:
         generator = torch.Generator().manual_seed(3)
@@ -87,7 +87,7 @@ def test_loss_coefficients_and_gradient_agree(name: str, micro_batch: int | None
     parameters = policy.parameters()
     through_loss = torch.autograd.grad(-estimator.loss(live, batch), list(parameters.values()), retain_graph=True)
     total = estimator.coefficients(batch, {name: value.detach() for name, value in live.items()}).total
-    pulled = sum((total[name] * live[name]).sum() for name in total)
+    pulled = torch.stack([(total[name] * live[name]).sum() for name in total]).sum()
     through_coefficients = torch.autograd.grad(pulled, list(parameters.values()))
     gradient = estimator.gradient(policy, batch, micro_batch)
     for key, one, other in zip(parameters, through_loss, through_coefficients, strict=True):

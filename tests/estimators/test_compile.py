@@ -27,6 +27,10 @@ def place(registry: Registry, operator: str, **changes: Any) -> Placed:
     return Placed(operator, operator, parameters, placing["where"], over, stage, (), None, None, declaration)
 
 
+def in_groups(batch: RolloutBatch, *groups: int) -> torch.Tensor:
+    return torch.isin(batch.group, torch.tensor(groups)).unsqueeze(1) & batch.mask
+
+
 def with_slots(method: Method, **slots: tuple[Placed, ...]) -> Method:
     return replace(method, slots={**method.slots, **slots})
 
@@ -172,9 +176,9 @@ def test_work_that_would_be_discarded_is_refused(registry: Registry) -> None:
         ({"sign": "positive"}, lambda advantage, batch: advantage > 0),
         ({"truncated": True}, lambda advantage, batch: batch.truncated.unsqueeze(1) & batch.mask),
         ({"source": "expert"}, lambda advantage, batch: (torch.arange(21) % 2 == 0).unsqueeze(1) & batch.mask),
-        ({"group": "mixed"}, lambda advantage, batch: torch.isin(batch.group, torch.tensor([0, 3, 4])).unsqueeze(1) & batch.mask),
-        ({"group": "all-wrong"}, lambda advantage, batch: torch.isin(batch.group, torch.tensor([2, 5])).unsqueeze(1) & batch.mask),
-        ({"group": "all-right"}, lambda advantage, batch: (batch.group == 1).unsqueeze(1) & batch.mask),
+        ({"group": "mixed"}, lambda advantage, batch: in_groups(batch, 0, 3, 4)),
+        ({"group": "all-wrong"}, lambda advantage, batch: in_groups(batch, 2, 5)),
+        ({"group": "all-right"}, lambda advantage, batch: in_groups(batch, 1)),
         ({"sign": "positive", "truncated": False},
          lambda advantage, batch: (advantage > 0) & ~batch.truncated.unsqueeze(1)),
     ],
@@ -229,7 +233,8 @@ def test_levels_mix_where_they_can(registry: Registry, reinforce: Method) -> Non
     """Step rewards summed to go over turns, centred among all turns, reach the tokens of their turns."""
     batch = contract_batch()
     method = with_slots(
-        reinforce, signal=(place(registry, "score_steps"),), baseline=(place(registry, "center_rewards", over="batch"),),
+        reinforce, signal=(place(registry, "score_steps"),),
+        baseline=(place(registry, "center_rewards", over="batch"),),
         credit=(place(registry, "sum_to_go", gamma=0.5, stage="accrue"),),
     )  # fmt: skip
     advantage = compile(method).coefficients(batch).advantage

@@ -29,7 +29,8 @@ CHOICES: dict[str, list[dict[str, Any]]] = {
                     for value in ("k1", "k2", "k3")],
     "add_entropy_bonus": [{"coefficient": 0.1}],
     "score_steps": [{}],
-    "penalise_kl_in_reward": [{"to": "ref", "value": "k1", "unit": unit, "coefficient": 0.1} for unit in ("sequence", "token")],
+    "penalise_kl_in_reward": [{"to": "ref", "value": "k1", "unit": unit, "coefficient": 0.1}
+                              for unit in ("sequence", "token")],
     "shape_by_length": [{"form": "soft_overlong", "limit": 6, "buffer": 4}],
     "drop_zero_variance": [{"statistics": "kept"}],
     "center_rewards": [{"statistic": "mean"}, {"statistic": "leave_one_out"}],

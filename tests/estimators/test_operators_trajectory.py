@@ -1,4 +1,4 @@
-"""Trajectory operators: numbers worked out by hand, naive loops on random shapes, and derivatives by finite differences."""
+"""Trajectory operators: numbers worked out by hand, and derivatives by finite differences on random shapes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_unit_and_pool_that_do_not_go_together(unit: str, pool: str) -> None:
 def test_slopes_and_pooling_give_the_derivative_of_the_surrogate(
     unit: str, pool: str, clip: str | None, seed: int, ragged_batch: Callable[[int], RolloutBatch]
 ) -> None:
-    """ω·A equals the derivative of Σ a S: by central differences for what has a value, by autograd for stop-gradients."""
+    """ω·A is the derivative of Σ a S: by central differences where L has a value, by autograd for stop-gradients."""
     batch = ragged_batch(seed)
     mask, old = batch.mask, batch.columns["old_logp"].nan_to_num()
     advantage = batch.reward.unsqueeze(1) - 0.3

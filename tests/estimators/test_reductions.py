@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import exp
 
 import pytest
 import torch
@@ -21,12 +22,14 @@ TABLE = [
     ("no lower bound, and one below zero", "cispo", "cispo[trust_region.low=1e9]", ""),
     ("cispo without a bound met has the gradient of the plain ratio", "cispo[trust_region.high=1e9]",
      f"dapo[{WIDE},selection.statistics=all]", ""),
-    ("a sequence ratio of one token is a token ratio", "gspo[trust_region.low=0.2,trust_region.high=0.2]", "grpo", "one-token"),
+    ("a sequence ratio of one token is a token ratio", "gspo[trust_region.low=0.2,trust_region.high=0.2]", "grpo",
+     "one-token"),
     ("leave-one-out and mean agree up to G/(G-1)", "rloo[shaping.coefficient=0,baseline.statistic=mean]",
      "rloo[shaping.coefficient=0]", "groups-of-four"),
     ("token and sequence means agree on one length", "grpo[aggregation.weight=one,aggregation.constant=tokens]", "grpo",
      "one-length"),
-    ("Dr. GRPO's constant is the length when all have it", "dr-grpo", "dr-grpo[aggregation.constant=tokens]", "one-length"),
+    ("Dr. GRPO's constant is the length when all have it", "dr-grpo", "dr-grpo[aggregation.constant=tokens]",
+     "one-length"),
     ("λ = 1 and γ = 1: the reward minus the value", "ppo[credit.lam=1.0]", "reward-minus-value", ""),
     ("no teacher signal", "grpo-opd[credit.coefficient=0]", "grpo", ""),
     ("no step signal", "gigpo[credit.weights={main: 1.0, step: 0.0},terms.coefficient=0]", "centred-grpo", ""),
@@ -81,7 +84,7 @@ def test_reduction(reading: str, general: str, special: str, case: str, registry
 def test_full_product_ratio_is_importance_sampling(
     ragged_batch: Callable[..., RolloutBatch], registry: Registry
 ) -> None:
-    """Product ratio, sum over tokens, mean over sequences: L = (1/N) Σ_i w_i R_i, with gradient (1/N) w_i R_i Σ_t ∇log π."""
+    """Product ratio, sum over tokens, mean over sequences: L = (1/N) Σ_i w_i R_i, whose gradient is w_i R_i / N a token."""
     batch = ragged_batch(5)
     base = compile("reinforce", registry=registry).method
     ratio = compile("gspo[ratio.pool=product]", registry=registry).method.slots["ratio"]
@@ -90,7 +93,7 @@ def test_full_product_ratio_is_importance_sampling(
     size, expected, value = batch.size, torch.zeros_like(batch.mask, dtype=torch.float64), 0.0
     for i in range(size):
         tokens = [t for t in range(batch.mask.shape[1]) if batch.mask[i, t]]
-        weight = float(torch.exp(sum(logp[i, t] - old[i, t] for t in tokens)))
+        weight = exp(sum(float(logp[i, t] - old[i, t]) for t in tokens))
         value += weight * float(batch.rewards[i, 0]) / size
         for t in tokens:
             expected[i, t] = weight * float(batch.rewards[i, 0]) / size

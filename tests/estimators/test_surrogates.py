@@ -26,7 +26,7 @@ class Rows:
     def __init__(self, batch: RolloutBatch) -> None:
         self.size = len(batch.completions)
         self.tokens = [[t for t, flag in enumerate(row) if flag] for row in batch.mask.tolist()]
-        self.reward = [sum(row) for row in batch.rewards.tolist()]
+        self.reward = [float(sum(row)) for row in batch.rewards.tolist()]
         self.group = batch.group.tolist()
         self.members = {g: [i for i in range(self.size) if self.group[i] == g] for g in self.group}
         self.count = sum(len(tokens) for tokens in self.tokens)
@@ -60,14 +60,19 @@ def standardised(rows: Rows, i: int) -> float:
 
 
 def reinforce(logp: Tensor, batch: RolloutBatch) -> Tensor:
-    rows = Rows(batch)
-    return sum(rows.reward[i] * logp[i, t] for i in range(rows.size) for t in rows.tokens[i]) / rows.size
+    rows, total = Rows(batch), torch.zeros(())
+    for i in range(rows.size):
+        for t in rows.tokens[i]:
+            total = total + rows.reward[i] * logp[i, t]
+    return total / rows.size
 
 
 def reinforce_baseline(logp: Tensor, batch: RolloutBatch) -> Tensor:
-    rows = Rows(batch)
-    center = mean(rows.reward)
-    return sum((rows.reward[i] - center) * logp[i, t] for i in range(rows.size) for t in rows.tokens[i]) / rows.size
+    rows, total = Rows(batch), torch.zeros(())
+    for i in range(rows.size):
+        for t in rows.tokens[i]:
+            total = total + (rows.reward[i] - mean(rows.reward)) * logp[i, t]
+    return total / rows.size
 
 
 def remax(logp: Tensor, batch: RolloutBatch) -> Tensor:
@@ -158,7 +163,7 @@ def gspo(logp: Tensor, batch: RolloutBatch) -> Tensor:
     old, ref = batch.columns["old_logp"], batch.columns["ref_logp"]
     for i in range(rows.size):
         length = len(rows.tokens[i])
-        ratio = torch.exp(sum(logp[i, t] - old[i, t] for t in rows.tokens[i]) / length)
+        ratio = torch.exp(torch.stack([logp[i, t] - old[i, t] for t in rows.tokens[i]]).sum() / length)
         total = total + clipped(ratio, standardised(rows, i), 3e-4, 4e-4)
         total = total - 0.04 * sum(k3(logp[i, t], ref[i, t]) for t in rows.tokens[i]) / length
     return total / rows.size
@@ -197,8 +202,8 @@ def gigpo(logp: Tensor, batch: RolloutBatch) -> Tensor:
     rows, total = Rows(batch), torch.zeros(())
     old, ref = batch.columns["old_logp"], batch.columns["ref_logp"]
     assert batch.turns is not None
-    turns = list(zip(*(getattr(batch.turns, name).tolist() for name in ("sequence", "start", "end", "reward", "anchor")),
-                     strict=True))  # fmt: skip
+    names = ("sequence", "start", "end", "reward", "anchor")
+    turns = list(zip(*(getattr(batch.turns, name).tolist() for name in names), strict=True))
     returns = []
     for place, (i, *_) in enumerate(turns):
         later = [turn for turn in turns[place:] if turn[0] == i]

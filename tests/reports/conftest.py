@@ -103,9 +103,9 @@ def hand_rows() -> list[Measurement]:
     """
     inf = float("inf")
     rows = [
-        _row("coverage", "method_assessed", "ppo", verdict="not assessed", reason="the rollouts have no value",
+        _row("coverage", "assessed", "ppo", verdict="not assessed", reason="the rollouts have no value",
              needs=("value",), advice="give a critic (--critic)"),
-        _row("coverage", "method_assessed", HOSTILE, verdict="not assessed", reason=f"bad <b>reason</b> {HOSTILE}"),
+        _row("coverage", "assessed", HOSTILE, verdict="not assessed", reason=f"bad <b>reason</b> {HOSTILE}"),
         _row("reward", "mean_reward", estimate=0.604, low=0.472, high=0.736, unit="reward"),
         _row("reward", "mean_reward", point="stale", estimate=0.553, low=0.415, high=0.692, unit="reward"),
         _row("reward", "reward_variance_share", part="together", estimate=0.182, verdict="ok", unit="share"),

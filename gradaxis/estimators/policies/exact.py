@@ -62,20 +62,17 @@ def exact(
 
 
 def exact_gradient(
-    policy: LanguageModel, task: Task, items: Sequence[PromptItem | Prompt], functional: Functional = expected_reward,
+    policy: LanguageModel,
+    task: Task,
+    items: Sequence[PromptItem | Prompt],
+    functional: Functional = expected_reward,
     temperature: float = 1.0,
-) -> dict[str, Tensor]:  # fmt: skip
+) -> dict[str, Tensor]:
     """The gradient of the functional's mean over prompts in every parameter that requires one.
 
     For the default it is ∇J = (1/P) Σ_x Σ_y π(y|x) R(x, y) ∇ log π(y|x), by differentiation of J itself.
     """
-    parameters = {name: value for name, value in policy.model.named_parameters() if value.requires_grad}
-    total = {name: torch.zeros_like(value) for name, value in parameters.items()}
-    for answers in list_answers(policy, task, items, temperature=temperature, grad=True):
-        value = functional(answers).sum() / len(items)
-        for name, part in zip(total, torch.autograd.grad(value, list(parameters.values())), strict=True):
-            total[name] += part
-    return total
+    return _differentiate(policy, task, items, (functional,), temperature)[0][1]
 
 
 def exact_objective(
@@ -92,13 +89,31 @@ def exact_token_entropy(
 
     It is the limit of a mean over all tokens of many rollouts, and changes with the length of answers too.
     """
-    arguments = (policy, task, items)
-    entropy = exact(*arguments, answer_entropy, temperature).mean()
-    length = exact(*arguments, expected_length, temperature).mean()
-    of_entropy = exact_gradient(*arguments, answer_entropy, temperature)
-    of_length = exact_gradient(*arguments, expected_length, temperature)
-    gradient = {name: (of_entropy[name] - entropy / length * of_length[name]) / length for name in of_entropy}
-    return (entropy / length).item(), gradient
+    functionals = (answer_entropy, expected_length)
+    (entropy, of_entropy), (length, of_length) = _differentiate(policy, task, items, functionals, temperature)
+    mean = entropy / length
+    return mean, {name: (of_entropy[name] - mean * of_length[name]) / length for name in of_entropy}
+
+
+def _differentiate(
+    policy: LanguageModel,
+    task: Task,
+    items: Sequence[PromptItem | Prompt],
+    functionals: Sequence[Functional],
+    temperature: float,
+) -> list[tuple[float, dict[str, Tensor]]]:
+    """Mean over prompts and gradient of each functional, in one pass over the answers."""
+    parameters = {name: value for name, value in policy.model.named_parameters() if value.requires_grad}
+    values = [0.0] * len(functionals)
+    totals = [{name: torch.zeros_like(value) for name, value in parameters.items()} for _ in functionals]
+    for answers in list_answers(policy, task, items, temperature=temperature, grad=True):
+        for index, functional in enumerate(functionals):
+            mean = functional(answers).sum() / len(items)
+            parts = torch.autograd.grad(mean, list(parameters.values()), retain_graph=index + 1 < len(functionals))
+            values[index] += mean.item()
+            for name, part in zip(parameters, parts, strict=True):
+                totals[index][name] += part
+    return list(zip(values, totals, strict=True))
 
 
 def silent_group_probability(answers: Answers, group_size: int) -> Tensor:

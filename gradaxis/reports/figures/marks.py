@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from gradaxis.reports.format import format_number
-
 
 @dataclass(frozen=True)
 class Mark:
@@ -52,6 +50,6 @@ def log_axis(axis: Any) -> None:
     low, high = sorted(axis.get_view_interval())
     wide = low > 0 and high / low > 300.0
     axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value, 1)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())

@@ -13,6 +13,9 @@ from markupsafe import escape
 
 from gradaxis.reports.figures.palette import GRID, INK, MUTED, VARIABLES
 
+LARGEST = 1.4
+"""Pixels a point of the view box up to which a page may enlarge a figure."""
+
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be read aloud, selected and searched
     "svg.hashsalt": "gradaxis",
@@ -61,8 +64,7 @@ def draw_svg(identity: str, alt: str, size: tuple[float, float], draw: Callable[
         size: width and height in inches (72 units of the view box an inch).
         draw: receives a `matplotlib.figure.Figure` and draws on it.
 
-    The same drawing gives the same text: ids are hashed with a fixed salt and no date is stored. The size is a view
-    box only; the page scales it.
+    The same drawing gives the same text: ids are hashed with a fixed salt and no date is stored. The page scales it.
     """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -105,7 +107,9 @@ def _embed(source: str, identity: str, alt: str) -> str:
     body = re.sub(r' (d|x|y|transform)="[^"]*"', _round_numbers, body)
     for drawn, variable in VARIABLES.items():
         body = body.replace(drawn, f"var({variable})")
-    head = f'<svg viewBox="{view_box[1]}" role="img" aria-labelledby="{identity}-title">'
+    width = float(view_box[1].split()[2])
+    head = f'<svg viewBox="{view_box[1]}" style="max-width: {LARGEST * width:.0f}px" role="img" '
+    head += f'aria-labelledby="{identity}-title">'
     head += f'<title id="{identity}-title">{escape(alt)}</title>'
     return re.sub(r"\s*\n\s*", "\n", re.sub(r"<defs>\s*</defs>", "", head + body)).strip() + "\n"
 

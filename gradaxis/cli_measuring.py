@@ -1,0 +1,173 @@
+"""The commands that measure: `demo`, `probe` and `report`. Heavy libraries are imported when a command runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gradaxis.errors import InputError
+
+if TYPE_CHECKING:
+    from gradaxis.diagnostics import ExperimentConfig
+    from gradaxis.diagnostics.experiment import Progress
+
+NOT_ASSESSED = 3
+"""The exit code when no method could be assessed."""
+
+MethodsOption = Annotated[
+    str, typer.Option(help="Ids, files and overrides in one line: grpo,./mine.yaml,'dapo[trust_region.high=0.3]'.")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of problems, samples and projections.", min=0)]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, mps or auto.")]
+PromptsOption = Annotated[int, typer.Option(help="Prompts; they are the unit of independence.", min=1)]
+GroupOption = Annotated[int, typer.Option("--group-size", help="Rollouts a prompt.", min=1)]
+
+
+def add_measuring_commands(app: typer.Typer) -> None:
+    """Add the three commands to the application."""
+    app.command(epilog="Example: gradaxis demo --output demo")(demo)
+    app.command(epilog="Example: gradaxis probe --model ./my-model --task reasoning-gym:gcd --output results")(probe)
+    app.command(epilog="Example: gradaxis report demo -o demo/report.md")(report)
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the results and the report.")] = Path(
+        "demo"
+    ),
+    methods: MethodsOption = "all",
+    prompts: PromptsOption = 24,
+    group_size: GroupOption = 8,
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Sample, probe and report on the embedded model, fresh and stale: one to two minutes on two cores."""
+    from gradaxis.diagnostics import ExperimentConfig
+
+    config = ExperimentConfig.demo(methods=methods, prompts=prompts, group_size=group_size, seed=seed, device=device)
+    _run(config, output)
+
+
+def probe(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the results and the report.")],
+    model: Annotated[
+        str | None, typer.Option(help="The policy: a folder, a hub id, a GGUF file, or embedded:policy.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="arithmetic, reasoning-gym:NAME[option=value], or a JSON Lines file of prompts.")
+    ] = None,
+    reward: Annotated[
+        str | None, typer.Option(help="For a file of prompts: file.py:function or module:function. It will be run.")
+    ] = None,
+    rollouts: Annotated[
+        Path | None, typer.Option(help="A rollout file instead of sampling; without --model, what it alone can tell.")
+    ] = None,
+    methods: MethodsOption = "all",
+    probes: Annotated[str, typer.Option(help="all, or names with commas between them.")] = "all",
+    behavior: Annotated[
+        str | None, typer.Option(help="An older checkpoint that samples: adds the stale point of the update.")
+    ] = None,
+    inner_step: Annotated[
+        int, typer.Option(help="Adds the point after K real steps of --inner-method on a copy.", min=0)
+    ] = 0,
+    inner_method: Annotated[str, typer.Option(help="The method of those steps.")] = "grpo",
+    inner_rate: Annotated[float, typer.Option(help="The learning rate of those steps (Adam).", min=0)] = 1e-5,
+    fresh: Annotated[bool, typer.Option("--fresh/--no-fresh", help="Whether fresh rollouts are measured.")] = True,
+    reference: Annotated[str | None, typer.Option(help="The reference policy of KL terms.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="The teacher of distillation.")] = None,
+    critic: Annotated[
+        str | None, typer.Option(help="A value model, or `exact` where all answers can be listed.")
+    ] = None,
+    prompts: PromptsOption = 24,
+    group_size: GroupOption = 8,
+    max_new_tokens: Annotated[int | None, typer.Option(help="By default the task's.", min=1)] = None,
+    temperature: Annotated[float, typer.Option(help="Of sampling and of every log-probability.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="0 is off; the model's own setting is never used.", min=0)] = 0,
+    top_p: Annotated[float, typer.Option(help="1 is off; the model's own setting is never used.")] = 1.0,
+    params: Annotated[str, typer.Option(help="The parameters that count: all, lora, or a pattern.")] = "all",
+    mode: Annotated[str, typer.Option(help="The Gram matrix: exact, projected, or auto.")] = "auto",
+    columns: Annotated[int, typer.Option(help="Columns of the projection.", min=1)] = 8192,
+    micro_batch: Annotated[int | None, typer.Option(help="Sequences at once; it shrinks by itself.", min=1)] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
+    gguf_file: Annotated[str | None, typer.Option(help="A GGUF file inside the model's folder or repository.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let code that ships with the model run.")
+    ] = False,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Read weights from a pickle, which can run code.")
+    ] = False,
+) -> None:
+    """Measure what each method's gradient does on your own model. Started again, it goes on where it stopped."""
+    from pydantic import ValidationError
+
+    from gradaxis.diagnostics import ExperimentConfig
+
+    given: dict[str, Any] = {**locals()}
+    for name in ("ExperimentConfig", "ValidationError", "output"):
+        given.pop(name)
+    given["policy"] = given.pop("model")
+    given["rollouts"] = None if rollouts is None else str(rollouts)
+    given["probes"] = tuple(name.strip() for name in probes.split(","))
+    try:
+        config = ExperimentConfig(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        flag = "--" + str(first["loc"][0]).replace("_", "-").replace("policy", "model")
+        raise InputError(flag, repr(first["input"]), first["msg"].removeprefix("Input should be ")) from error
+    _run(config, output)
+
+
+def report(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder of `demo` or `probe`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A name that ends in .html, .md or .json.")] = Path(
+        "report.html"
+    ),
+) -> None:
+    """Write a report from stored results; no model is loaded."""
+    from gradaxis.reports import write_report
+
+    typer.echo(write_report(results, output))
+
+
+def _run(config: ExperimentConfig, output: Path) -> None:
+    """Run an experiment with a progress bar, write its HTML report, and print the verdict and the report's path."""
+    from gradaxis.diagnostics import run_experiment
+    from gradaxis.reports import derive_findings, read_results, write_report
+
+    with _progress() as tell:
+        run_experiment(config, output, tell)
+    path = write_report(output, output / "report.html")
+    found = read_results(output)
+    for finding in derive_findings(found):
+        typer.echo(f"- {finding.text}")
+    typer.echo(path)
+    if all(row.verdict == "not assessed" for row in found.rows if row.method):
+        raise typer.Exit(NOT_ASSESSED)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar a stage on standard error; nothing where that is not a terminal, but for the names of the stages."""
+    import sys
+
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    with Bars(*Bars.get_default_columns(), TimeElapsedColumn(), console=console, disable=not sys.stderr.isatty()) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+                if bars.disable:
+                    typer.echo(stage, err=True)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield tell
