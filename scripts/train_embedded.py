@@ -37,6 +37,7 @@ from gradaxis.estimators.rollouts.items import PromptItem
 
 PAD, END = "<pad>", "<end>"
 VOCABULARY = [PAD, END, "+", "=", "0", "1", "2", "3"]
+PAD_ID, END_ID = 0, 1
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}{{ '=' + message['content'] + eos_token }}"
@@ -83,21 +84,21 @@ def build_model() -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=len(VOCABULARY), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=32, tie_word_embeddings=True, bos_token_id=None,
-        eos_token_id=VOCABULARY.index(END),
+        eos_token_id=END_ID,
         # No padding token in the model: the policy may emit it, and its embedding must then carry gradient.
         pad_token_id=None,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     model.generation_config = GenerationConfig(
-        do_sample=True, eos_token_id=VOCABULARY.index(END), pad_token_id=VOCABULARY.index(PAD), bos_token_id=None
+        do_sample=True, eos_token_id=END_ID, pad_token_id=PAD_ID, bos_token_id=None
     )
     return model
 
 
-def pad_rows(rows: list[list[int]], left: bool, pad: int) -> tuple[Tensor, Tensor]:
+def pad_rows(rows: list[list[int]], left: bool) -> tuple[Tensor, Tensor]:
     """Token ids and attention mask [N, width]."""
     width = max(len(row) for row in rows)
-    gaps = [[pad] * (width - len(row)) for row in rows]
+    gaps = [[PAD_ID] * (width - len(row)) for row in rows]
     ids = [gap + row if left else row + gap for row, gap in zip(rows, gaps, strict=True)]
     seen = [[0] * len(gap) + [1] * len(row) if left else [1] * len(row) + [0] * len(gap)
             for row, gap in zip(rows, gaps, strict=True)]  # fmt: skip
@@ -114,7 +115,7 @@ def train_supervised(checkpoint: Checkpoint, steps: int, generator: torch.Genera
     optimiser = torch.optim.AdamW(model.parameters(), lr=SUPERVISED_RATE, weight_decay=0.01)
     for _ in range(steps):
         chosen = torch.multinomial(weight, 64, replacement=True, generator=generator).tolist()
-        ids, seen = pad_rows([prompts[i] + answers[i] for i in chosen], left=False, pad=tokenizer.pad_token_id)
+        ids, seen = pad_rows([prompts[i] + answers[i] for i in chosen], left=False)
         labels = ids.masked_fill(seen == 0, -100)
         for row, i in enumerate(chosen):
             labels[row, : len(prompts[i])] = -100
@@ -132,8 +133,8 @@ def sampling_weights(problems: list[PromptItem]) -> Tensor:
 
 def sample(checkpoint: Checkpoint, prompts: list[list[int]], generator: torch.Generator) -> tuple[Tensor, ...]:
     """Answers at temperature 1: token ids with the prompt, attention mask, and the answers' own mask [N, T]."""
-    model, tokenizer, length = checkpoint.model, checkpoint.tokenizer, ArithmeticTask.max_new_tokens
-    ids, seen = pad_rows(prompts, left=True, pad=tokenizer.pad_token_id)
+    model, length = checkpoint.model, ArithmeticTask.max_new_tokens
+    ids, seen = pad_rows(prompts, left=True)
     alive, mask = torch.ones(len(ids), dtype=torch.bool), []
     with torch.no_grad():
         for _ in range(length):
@@ -141,7 +142,7 @@ def sample(checkpoint: Checkpoint, prompts: list[list[int]], generator: torch.Ge
             token = torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)
             ids, seen = torch.cat([ids, token], dim=1), torch.cat([seen, torch.ones_like(token)], dim=1)
             mask.append(alive)
-            alive = alive & (token[:, 0] != tokenizer.eos_token_id)
+            alive = alive & (token[:, 0] != END_ID)
     return ids, seen, torch.stack(mask, dim=1)
 
 
@@ -179,7 +180,7 @@ def train_policy(checkpoint: Checkpoint, updates: int, generator: torch.Generato
 def decode(tokenizer: PreTrainedTokenizerFast, answer: Tensor) -> str:
     """The completion without its end token."""
     tokens = answer.tolist()
-    return str(tokenizer.decode(tokens[:-1] if tokens[-1] == tokenizer.eos_token_id else tokens))
+    return str(tokenizer.decode(tokens[:-1] if tokens[-1] == END_ID else tokens))
 
 
 def in_float64(checkpoint: Checkpoint) -> Checkpoint:
@@ -234,7 +235,7 @@ def main() -> None:
     print(json.dumps(report, indent=2))
     print(f"stale: {age} updates before the policy, ESS/N {share:.3f}")
     print(f"parameters: {sum(value.numel() for value in reference.model.parameters())}")
-    print(f"seconds on one core: {time.perf_counter() - start:.0f}")
+    print(f"seconds: {time.perf_counter() - start:.0f}, of one core: {time.process_time():.0f}")
 
 
 def choose_stale(

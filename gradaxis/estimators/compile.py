@@ -118,9 +118,7 @@ class CompiledEstimator:
             _refuse_infinite(self.label, found, batch)
         return found
 
-    def gradient(
-        self, policy: Policy, batch: RolloutBatch, micro_batch: int | None = None
-    ) -> dict[str, Tensor]:
+    def gradient(self, policy: Policy, batch: RolloutBatch, micro_batch: int | None = None) -> dict[str, Tensor]:
         """∇L by parameter name: the coefficients of one forward pass, pulled back through a second one in parts.
 
         Args:
@@ -240,5 +238,6 @@ def _refuse_infinite(label: str, found: Coefficients, batch: RolloutBatch) -> No
         broken = ~torch.isfinite(total).all(dim=1)
         if bool(broken.any()):
             row = int(broken.nonzero()[0, 0])
-            raise InputError(f"{label}: the coefficient of {name}", f"a value that is not finite in sequence {row}",
-                             "finite ones", "A log-probability is not finite, or a ratio overflows.")  # fmt: skip
+            cause = "A reward or a log-probability is not finite, or a ratio overflows."
+            got = f"a value that is not finite in sequence {row}"
+            raise InputError(f"{label}: the coefficient of {name}", got, "finite ones", cause)

@@ -54,7 +54,7 @@ def contract_batch(device: torch.device | str = "cpu", dtype: torch.dtype = torc
     batch = replace(batch, turns=_find_turns(batch), companions={"greedy": greedy})
     shape = batch.tokens.shape
     logp = -0.1 - 2.4 * _spread_numbers(shape, 1)
-    away = {"old": 0.5, "behavior": 0.6, "ref": 0.9, "teacher": 1.4}
+    away = {"old": 0.9, "behavior": 1.0, "ref": 1.2, "teacher": 1.6}
     columns = {
         f"{name}_logp": (logp + width * (_spread_numbers(shape, seed) - 0.5)).clamp(max=-0.01)
         for seed, (name, width) in enumerate(away.items(), start=2)

@@ -111,7 +111,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """The whole report. `gaps` are the questions that were not assessed, shown right below the verdict."""
+    """The whole report. `gaps` are what was not assessed (of kind `method` or `quantity`), shown below the verdict."""
 
     title: str
     subtitle: str

@@ -22,8 +22,8 @@ def render_html(document: Document) -> str:
     style, _, _ = loader.get_source(environment, "style.css")
     drawings = {name: [Markup(drawing) for drawing in panels] for name, panels in _draw_figures(document).items()}
     template = environment.get_template("report.html.jinja")
-    remediable = [gap for gap in document.gaps if gap.remedy != NO_REMEDY][:SHOWN_GAPS]
-    return template.render(document=document, drawings=drawings, shown_gaps=remediable, style=Markup(style.strip()))
+    shown = [gap for gap in document.gaps if gap.kind == "method" or gap.remedy != NO_REMEDY][:SHOWN_GAPS]
+    return template.render(document=document, drawings=drawings, shown_gaps=shown, style=Markup(style.strip()))
 
 
 def slug(text: str) -> str:

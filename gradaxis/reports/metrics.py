@@ -24,6 +24,7 @@ EFFICIENCY = "efficiency"
 ENTROPY = "entropy"
 ENTROPY_BY_POSITION = "entropy_by_position"
 ENTROPY_CHANGE = "entropy_change"
+ENTROPY_PRICE = "entropy_price"
 BETWEEN_METHODS = ("method_cosine", "coefficient_cosine")
 COINCIDING = "coincides"
 SLOT_DIRECTION = "slot_effect"

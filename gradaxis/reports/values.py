@@ -29,7 +29,7 @@ def write_value(row: Measurement | None, share: bool = False) -> str:
 
 def write_interval(row: Measurement, share: bool = False) -> str:
     """`[low, high]`; nothing where there is no interval, where it is a point, or where it leaves everything open."""
-    if row.low == row.high or _says_nothing(row):
+    if _is_point(row) or _says_nothing(row):
         return ""
     if not share:
         return format_interval(row.low, row.high)
@@ -58,6 +58,13 @@ def value_cell(row: Measurement | None, share: bool = False) -> Cell:
 def is_exact(row: Measurement) -> bool:
     """True when the number has no sampling error at all, because everything was enumerated."""
     return row.interval.startswith("none: exact")
+
+
+def _is_point(row: Measurement) -> bool:
+    """True where the ends agree but for rounding."""
+    if row.low is None or row.high is None:
+        return row.low is row.high
+    return row.low == row.high or math.isclose(row.low, row.high, rel_tol=1e-5)
 
 
 def _says_nothing(row: Measurement) -> bool:

@@ -10,6 +10,7 @@ import torch
 from gradaxis.diagnostics.build import plan_evidence, without_model
 from gradaxis.diagnostics.evidence import EXACT, REFERENCE, Products
 from gradaxis.diagnostics.measurements import FINDINGS
+from gradaxis.diagnostics.models import load_model
 from gradaxis.diagnostics.probes import (
     PROBES,
     agreement,
@@ -21,6 +22,9 @@ from gradaxis.diagnostics.probes import (
     slots,
     variance,
 )
+from gradaxis.estimators import compile
+from gradaxis.estimators.policies import answer_entropy, exact, expected_length
+from gradaxis.estimators.rollouts.tasks import load_task
 
 
 def pick(rows, metric, **wanted):
@@ -130,11 +134,6 @@ def test_entropy_rows_equal_a_loop(evidence):
 
 
 def test_entropy_change_agrees_with_a_small_real_step(evidence, stages):
-    from gradaxis.diagnostics.models import load_model
-    from gradaxis.estimators import compile
-    from gradaxis.estimators.policies import answer_entropy, exact, expected_length
-    from gradaxis.estimators.rollouts.tasks import load_task
-
     found = evidence("fresh")
     policy, task = load_model(stages.config.model_copy(update={"dtype": "float64"}), "policy"), load_task("arithmetic")
 
@@ -144,11 +143,13 @@ def test_entropy_change_agrees_with_a_small_real_step(evidence, stages):
 
     batch = found.batch.to(dtype=torch.float64)
     gradient = compile(found.candidates["dr-grpo"].method).gradient(policy, batch)
-    before, rate = entropy_a_token(), 1e-6
-    with torch.no_grad():
-        for name, parameter in policy.parameters().items():
-            parameter += rate * gradient[name]
-    change = (entropy_a_token() - before) / rate
+    rate, found_entropy = 1e-4, []
+    for step in (rate, -2 * rate):  # forward, then back past the start: a central difference
+        with torch.no_grad():
+            for name, parameter in policy.parameters().items():
+                parameter += step * gradient[name]
+        found_entropy.append(entropy_a_token())
+    change = (found_entropy[0] - found_entropy[1]) / (2 * rate)
     # This batch's own change, noise and all; the row estimates its expectation.
     products = found.of(("dr-grpo", "whole"), ("", "exact entropy"))
     assert products.mean() == pytest.approx(change, rel=1e-2)

@@ -70,7 +70,9 @@ def test_tree_of_three_tokens_and_two_steps():
         ((0, 0), True), ((0, 2), True), ((2, 0), True), ((2, 2), True),
     }  # fmt: skip
     assert len(tree.tokens) == 7
-    assert tree.token.tolist() == [0, 0, 2] and tree.parent.tolist() == [0, 0, 0] and tree.depth.tolist() == [0, 1, 1]
+    assert tree.token.tolist() == [0, 0, 2]
+    assert tree.parent.tolist() == [0, 0, 0]
+    assert tree.depth.tolist() == [0, 1, 1]
     assert tree.ancestors.tolist() == [[False] * 3, [False, True, False], [False, False, True]]
 
 
@@ -113,7 +115,6 @@ def test_rewards_are_those_of_the_text(enumerated):
     }  # fmt: skip
     answer = ITEMS[2].data["answer"]
     assert by_text[answer] == pytest.approx(1.0)
-    assert by_text["".join(reversed(answer)) if answer != answer[::-1] else "3"] in (pytest.approx(0.2), 0.0)
     assert by_text[""] == by_text["01"] == by_text[f"{answer[:2]}<pad>"] == by_text[f"+{answer[:2]}"] == 0.0
     assert by_text["0"] == pytest.approx(0.2)
 
@@ -121,7 +122,7 @@ def test_rewards_are_those_of_the_text(enumerated):
 def test_gradient_equals_the_score_function_sum_of_a_plain_forward_pass(policy):
     batch, probability = enumerate_answers(policy, TASK, ITEMS[2:])
     logp = policy.quantities(batch, ("logp",), grad=True)["logp"]
-    parameters = {name: value for name, value in policy.model.named_parameters()}
+    parameters = dict(policy.model.named_parameters())
     loss = (probability * batch.reward * logp.sum(dim=1)).sum()
     expected = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
     found = exact_gradient(policy, TASK, ITEMS[2:])

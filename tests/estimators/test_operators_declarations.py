@@ -24,7 +24,7 @@ def test_every_declared_operator_has_a_function_and_every_function_a_declaration
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_signature_is_the_declaration(name: str, registry: Registry) -> None:
-    """Positional arguments are the reads in order; keyword-only ones are the parameters, without defaults of their own."""
+    """Positional arguments are the reads in order; keyword-only ones are the parameters, without defaults."""
     declaration, arguments = registry.operators[name], inspect.signature(OPERATORS[name]).parameters.values()
     assert [a.name for a in arguments if a.kind is a.POSITIONAL_OR_KEYWORD] == list(declaration.reads)
     assert [a.name for a in arguments if a.kind is a.KEYWORD_ONLY] == list(declaration.parameters)

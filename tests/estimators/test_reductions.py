@@ -84,7 +84,7 @@ def test_reduction(reading: str, general: str, special: str, case: str, registry
 def test_full_product_ratio_is_importance_sampling(
     ragged_batch: Callable[..., RolloutBatch], registry: Registry
 ) -> None:
-    """Product ratio, sum over tokens, mean over sequences: L = (1/N) Σ_i w_i R_i, whose gradient is w_i R_i / N a token."""
+    """Product ratio, sum over tokens, mean over sequences: L = (1/N) Σ_i w_i R_i, with w_i R_i / N at each token."""
     batch = ragged_batch(5)
     base = compile("reinforce", registry=registry).method
     ratio = compile("gspo[ratio.pool=product]", registry=registry).method.slots["ratio"]

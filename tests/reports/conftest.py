@@ -79,6 +79,7 @@ def _row(probe: str, metric: str, method: str = "", point: str = "fresh", **fiel
 
 
 def _bias(method: str, point: str, value: float | None, low: float, high: float, verdict: str) -> list[Measurement]:
+    gain = 0.875 if point == "fresh" or method != "rloo" else 0.371
     common = {"compared_with": "exact gradient of J", "interval": FIELLER}
     threshold = {"threshold": 0.99, "threshold_source": "rule of this project"} if verdict != "unresolved" else {}
     across = None if value is None else (1 / value**2 - 1) ** 0.5
@@ -87,7 +88,7 @@ def _bias(method: str, point: str, value: float | None, low: float, high: float,
         _row("bias", "cosine", method, point, estimate=value, low=low, high=high, verdict=verdict, unit="cosine",
              reason=hidden.get("reason", ""), **common, **threshold),
         _row("bias", "orthogonal_bias", method, point, estimate=across, **common, **hidden),
-        _row("bias", "gain", method, point, estimate=0.875, low=0.8, high=0.95, **common),
+        _row("bias", "gain", method, point, estimate=gain, low=gain - 0.1, high=gain + 0.1, **common),
     ]  # fmt: skip
 
 
@@ -110,7 +111,8 @@ def hand_rows() -> list[Measurement]:
         _row("reward", "mean_reward", point="stale", estimate=0.553, low=0.415, high=0.692, unit="reward"),
         _row("reward", "reward_variance_share", part="together", estimate=0.182, verdict="ok", unit="share"),
         _row("silent-groups", "silent_groups", estimate=1 / 3, low=0.18, high=0.533, verdict="watch", threshold=0.3,
-             threshold_source="rule of this project", interval="95 %, Wilson's interval over groups", advice="resample"),
+             threshold_source="rule of this project", interval="95 %, Wilson's interval over groups",
+             advice="resample"),
         _row("silent-groups", "silent_groups", point="stale", estimate=0.25, low=0.12, high=0.45),
         _row("silent-groups", "expected_silent_groups", estimate=0.439, interval="none: exact by enumeration"),
         _row("silent-groups", "silent_weight", "grpo", estimate=0.0),
@@ -118,8 +120,8 @@ def hand_rows() -> list[Measurement]:
         _row("importance", "ess", point="stale", part="sequence weights", estimate=0.504, low=0.361, high=0.648),
         *(_row("importance", "clip_fraction", OVERRIDE, "stale", part=part, estimate=share)
           for part, share in (("positive advantage, above", 0.1), ("negative advantage, below", 0.05))),
-        *(_row("entropy", "entropy_by_position", point=point, part=f"position {position}", estimate=value, low=value - 0.1,
-               high=value + 0.1, unit="nats a token")
+        *(_row("entropy", "entropy_by_position", point=point, part=f"position {position}", estimate=value,
+               low=value - 0.1, high=value + 0.1, unit="nats a token")
           for point, start in (("fresh", 0.9), ("stale", 0.8)) for position, value in enumerate((start, start / 2))),
         *_bias("rloo", "fresh", 0.998, 0.992, 1.0, "ok"),
         *_bias("grpo", "fresh", 0.935, 0.91, 0.951, "watch"),
@@ -129,6 +131,14 @@ def hand_rows() -> list[Measurement]:
         *_bias("grpo", "stale", 0.93, 0.90, 0.96, "watch"),
         *_bias(OVERRIDE, "stale", 0.71, 0.62, 0.78, "bad"),
         *_bias("cispo", "stale", None, -1.0, 1.0, "unresolved"),
+        *(_row("bias", "efficiency", method, point, estimate=value, low=value / 2, high=1.0)
+          for method, point, value in (("rloo", "fresh", 0.6), ("grpo", "fresh", 0.5), ("grpo", "stale", 0.3))),
+        _row("entropy", "entropy_change", "rloo", estimate=-4.3, low=-5.27, high=-3.34),
+        _row("entropy", "entropy_change", "grpo", estimate=1.4, low=-3.9, high=6.7, verdict="unresolved",
+             reason="the sign is not clear of zero"),
+        _row("entropy", "entropy_change", "cispo", estimate=2.0, low=1.0, high=3.0),
+        _row("entropy", "entropy_price", "rloo", estimate=4.0, low=3.0, high=5.0),
+        _row("entropy", "entropy_price", "cispo", estimate=-2.0, low=-3.0, high=-1.0),
         *_noise("rloo", "fresh", 21.5, 12.0, 48.0),
         *_noise("grpo", "fresh", 16.0, 9.0, 41.0),
         *_noise(OVERRIDE, "fresh", 30.0, 18.0, 77.0),
@@ -141,7 +151,7 @@ def hand_rows() -> list[Measurement]:
              verdict="unresolved", reason="a gain is not clear of zero"),
         _row("agreement", "method_cosine", "grpo", compared_with=OVERRIDE, estimate=1.0, low=1.0, high=1.0),
         _row("agreement", "coincides", "grpo", compared_with=OVERRIDE, estimate=1.0,
-             advice="they differ in trust_region; trust_region act on stale rollouts only: add --behavior or --inner-step"),
+             advice="they differ in trust_region; trust_region act on stale rollouts only: add --behavior"),
         _row("agreement", "method_cosine", "grpo", compared_with="rloo", estimate=0.9, low=0.85, high=0.95),
         _row("agreement", "method_cosine", "grpo", "stale", compared_with=OVERRIDE, estimate=0.8, low=0.7, high=0.9),
         _row("slots", "slot_effect", OVERRIDE, "stale", axis="trajectory", slot="trust_region", compared_with="dapo",
@@ -166,8 +176,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(path / "config.json", config)
     write_json(path / "provenance.json", {"versions": {"gradaxis": "0.1.0", "torch": "2.13.0"}, "total_seconds": 44.1})
     side = {"side": "reward", "relative_to": "reinforce", "slots": ["baseline"], "parameters_only": False}
-    cards = {label: {"id": label, "name": label.upper(), "status": "checked", "extends": "reinforce",
-                     "relative": {"parent": side}} for label in ("rloo", "grpo", OVERRIDE, "cispo", "ppo", HOSTILE)}  # fmt: skip
+    cards = {
+        label: {"id": label, "name": label.upper(), "status": "checked", "extends": "reinforce",
+                "relative": {"parent": side}}
+        for label in ("rloo", "grpo", OVERRIDE, "cispo", "ppo", HOSTILE)
+    }  # fmt: skip
     write_json(path / "methods.json", cards)
     return path
 

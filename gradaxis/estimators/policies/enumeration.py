@@ -18,7 +18,7 @@ from torch import Tensor
 from gradaxis.errors import InputError
 from gradaxis.estimators.policies.answer_tree import AnswerTree, build_tree
 from gradaxis.estimators.rollouts.batch import Prompt, RolloutBatch
-from gradaxis.estimators.rollouts.encoding import encode_prompt
+from gradaxis.estimators.rollouts.encoding import encode_prompt, find_end_tokens
 from gradaxis.estimators.rollouts.items import PromptItem, Task
 
 PROMPTS_AT_ONCE = 4
@@ -69,9 +69,15 @@ class Answers:
 
 
 def answer_tree_of(policy: LanguageModel, max_new_tokens: int) -> AnswerTree:
-    """The tree of all answers of a policy, on its device. Raises InputError when it is too large to list."""
-    tokenizer, vocabulary = policy.tokenizer, policy.model.config.vocab_size
-    tree = build_tree(vocabulary, tokenizer.eos_token_id, tokenizer.pad_token_id, max_new_tokens)
+    """The tree of all answers of a policy, on its device.
+
+    Raises:
+        InputError: it is too large to list, or the policy has more than one end token.
+    """
+    ends = find_end_tokens(policy.model, policy.tokenizer)
+    if len(ends) != 1:
+        raise InputError("model", f"end tokens {ends}", "one end token", "Only one is enumerated")
+    tree = build_tree(policy.model.config.vocab_size, ends[0], _filler(policy.tokenizer), max_new_tokens)
     return AnswerTree(**{name: value.to(policy.model.device) for name, value in vars(tree).items()})
 
 
@@ -83,7 +89,7 @@ def next_token_logp(
     The model must take a four-dimensional attention mask and explicit positions, as the decoders of transformers do.
     """
     model, device = policy.model, policy.model.device
-    dtype, pad = next(model.parameters()).dtype, policy.tokenizer.pad_token_id
+    dtype, pad = next(model.parameters()).dtype, _filler(policy.tokenizer)
     width, size = max(len(prompt) for prompt in prompts), len(tree.token)
     total = width + size - 1  # the empty prefix is the last token of the prompt
     rows, positions, sees = [], [], []
@@ -126,9 +132,7 @@ def list_answers(
     completions = _decode(policy.tokenizer, tree)
     for start in range(0, len(items), PROMPTS_AT_ONCE):
         chunk = items[start : start + PROMPTS_AT_ONCE]
-        prompts = tuple(
-            item if isinstance(item, Prompt) else encode_prompt(policy.tokenizer, item) for item in chunk
-        )
+        prompts = tuple(item if isinstance(item, Prompt) else encode_prompt(policy.tokenizer, item) for item in chunk)
         with torch.set_grad_enabled(grad):
             table = next_token_logp(policy, [prompt.tokens for prompt in prompts], tree, temperature)
             entropy = -(table.exp() * table).sum(dim=2)
@@ -186,8 +190,13 @@ def enumerate_answers(
     return batch, torch.cat([part.probability.flatten() for part in parts])
 
 
+def _filler(tokenizer: Any) -> int:
+    """What stands where no token is: padding where there is some; nothing ever attends to it."""
+    return 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+
 def _decode(tokenizer: Any, tree: AnswerTree) -> tuple[str, ...]:
     """Completions without the end token. Other special tokens are kept, since the policy chose them."""
     rows = [row[:length] for row, length in zip(tree.tokens.tolist(), tree.mask.sum(dim=1).tolist(), strict=True)]
     ended = [row if cut else row[:-1] for row, cut in zip(rows, tree.truncated.tolist(), strict=True)]
-    return tuple(tokenizer.batch_decode(ended, skip_special_tokens=False))
+    return tuple(tokenizer.batch_decode(ended, skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -13,13 +13,7 @@ import torch
 from torch import Tensor
 
 from gradaxis.errors import InputError
-from gradaxis.estimators.policies.enumeration import (
-    Answers,
-    LanguageModel,
-    answer_tree_of,
-    list_answers,
-    next_token_logp,
-)
+from gradaxis.estimators.policies.enumeration import Answers, LanguageModel, answer_tree_of, list_answers
 from gradaxis.estimators.rollouts.batch import Prompt, RolloutBatch
 from gradaxis.estimators.rollouts.items import PromptItem, Task
 
@@ -54,7 +48,11 @@ def expected_length(answers: Answers) -> Tensor:
 
 
 def exact(
-    policy: LanguageModel, task: Task, items: Sequence[PromptItem | Prompt], functional: Functional, temperature: float = 1.0
+    policy: LanguageModel,
+    task: Task,
+    items: Sequence[PromptItem | Prompt],
+    functional: Functional,
+    temperature: float = 1.0,
 ) -> Tensor:
     """The functional of every prompt [P], without gradients."""
     parts = list_answers(policy, task, items, temperature=temperature)
@@ -125,7 +123,11 @@ def silent_group_probability(answers: Answers, group_size: int) -> Tensor:
 
 
 def effective_share(
-    policy: LanguageModel, behavior: LanguageModel, task: Task, items: Sequence[PromptItem | Prompt], temperature: float = 1.0
+    policy: LanguageModel,
+    behavior: LanguageModel,
+    task: Task,
+    items: Sequence[PromptItem | Prompt],
+    temperature: float = 1.0,
 ) -> Tensor:
     """The expected effective share ESS/N of sequence weights π/μ under the behaviour policy μ [P].
 

@@ -1,4 +1,4 @@
-"""The bias–noise plane: where each method's gradient points, against how many prompts it takes to see it."""
+"""The bias–noise plane: where each method's gradient points, against how much of an update is lost to noise."""
 
 from __future__ import annotations
 
@@ -16,10 +16,17 @@ def plane_size(methods: int) -> tuple[float, float]:
     return 5.2, max(3.6, 0.9 + 0.19 * methods)
 
 
-def plane(marks: Sequence[PlaneMark], xlabel: str, ylabel: str, log_y: bool = True) -> Callable[[Any], None]:
+def plane(
+    marks: Sequence[PlaneMark],
+    xlabel: str,
+    ylabel: str,
+    log_y: bool = False,
+    limit: Callable[[float], float] | None = None,
+) -> Callable[[Any], None]:
     """Scatter of (x, y) with interval bars. Names stand in a column at the right, joined to their marks.
 
     Marks that cannot be drawn (no finite x or y, or y ≤ 0 on a logarithmic axis) are left out; the table lists them.
+    `limit` is drawn as a broken line over x: the best y that an x allows.
     """
     known = [mark for mark in marks if finite(mark.x.value) and finite(mark.y.value)]
     drawn = [mark for mark in known if mark.y.value > 0 or not log_y]
@@ -36,6 +43,10 @@ def plane(marks: Sequence[PlaneMark], xlabel: str, ylabel: str, log_y: bool = Tr
         _set_limits(axes, drawn, log_y)
         if log_y:
             log_axis(axes.yaxis)
+        if limit is not None:
+            left, right = axes.get_xlim()
+            places = [left + (right - left) * step / 60 for step in range(61)]
+            axes.plot(places, [limit(place) for place in places], color=MUTED, linewidth=1.0, linestyle=(0, (3, 2)))
         styles = series_styles([mark.label for mark in marks])
         for mark in drawn:
             color, marker = styles[mark.label]
@@ -53,7 +64,7 @@ def _set_limits(axes: Any, marks: Sequence[PlaneMark], log_y: bool) -> None:
     ys = [math.log10(mark.y.value) if log_y else mark.y.value for mark in marks]
     x_pad = 0.15 * (max(xs) - min(xs)) or 0.05
     y_pad = 0.15 * (max(ys) - min(ys)) or 0.3
-    axes.set_xlim(min(xs) - x_pad, max(xs) + x_pad)
+    axes.set_xlim(min(xs) - x_pad, max(xs) + x_pad / 3)
     low, high = min(ys) - y_pad, max(ys) + y_pad
     axes.set_ylim(*((10.0**low, 10.0**high) if log_y else (low, high)))
 

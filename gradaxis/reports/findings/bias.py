@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gradaxis.diagnostics.measurements import Measurement
+from gradaxis.diagnostics.measurements import Measurement, is_number
 from gradaxis.reports.document import Finding
 from gradaxis.reports.format import clean_text, format_list, format_number
 from gradaxis.reports.metrics import COSINE, ORTHOGONAL, TO_RESOLVE
@@ -29,9 +29,9 @@ def bias_finding(results: Results) -> Finding | None:
     if off:
         worst = off[0]
         text = f"{at_point(point)} {len(off)} of {len(rows)} methods point away from {target}, "
-        text += f"most of all {_described(results, worst)}"
+        text += f"the lowest cosine being that of {_described(results, worst)}"
         others = [f"{name(row)} ({write_quantity(row)})" for row in off[1:]]
-        parts.append(text + (f"; then {format_list(others, limit=3)}." if others else "."))
+        parts.append(text + (f"; the others are {format_list(others, limit=3)}." if others else "."))
     if along:
         limit = format_number(along[0].threshold) if along[0].threshold is not None else "the threshold"
         subject = format_list([name(row) for row in along], limit=5)
@@ -56,10 +56,10 @@ def bias_finding(results: Results) -> Finding | None:
 
 
 def more_prompts(results: Results, point: str) -> str:
-    """How many prompts the rows say are needed before directions can be resolved; a bound from below."""
-    needed = [row.low or 0.0 for row in results.select(TO_RESOLVE, point=point) if row.verdict == "unresolved"]
-    known = [value for value in needed if value > 0]
-    return f"more prompts (--prompts), at least {math.ceil(2 * max(known))}." if known else "more prompts (--prompts)."
+    """How many prompts the rows say it takes to resolve every direction; a rough bound from below."""
+    rows = [row for row in results.select(TO_RESOLVE, point=point) if row.verdict == "unresolved"]
+    known = [row.estimate for row in rows if row.estimate is not None and is_number(row.estimate)]
+    return f"more prompts (--prompts), at least {math.ceil(max(known))}." if known else "more prompts (--prompts)."
 
 
 def assessed(results: Results, point: str) -> list[Measurement]:
@@ -75,7 +75,7 @@ def name(row: Measurement) -> str:
 def _described(results: Results, row: Measurement) -> str:
     across = results.find(ORTHOGONAL, row.method, row.point)
     bias = f", orthogonal bias {write_quantity(across)}" if across is not None and across.estimate is not None else ""
-    return f"{name(row)} (cosine {write_quantity(row)}{bias})"
+    return f"{name(row)} ({write_quantity(row)}{bias})"
 
 
 def _follows(rows: list[Measurement]) -> str:

@@ -11,7 +11,9 @@ from gradaxis.reports.values import remedy_of, subject_of
 
 
 def missing_findings(results: Results) -> tuple[Finding, ...]:
-    """One entry for every distinct reason and remedy among the rows `not assessed`; those with a remedy come first."""
+    """One entry for every distinct reason and remedy among the rows `not assessed`; whole methods and
+    gaps with a remedy come first.
+    """
     groups: dict[tuple[str, str], list[Measurement]] = {}
     for row in results.select(verdict="not assessed"):
         groups.setdefault((clean_text(row.reason), remedy_of(row)), []).append(row)
@@ -20,10 +22,11 @@ def missing_findings(results: Results) -> tuple[Finding, ...]:
         methods = list(dict.fromkeys(row.method for row in rows))
         metrics = list(dict.fromkeys(in_words(row.metric) for row in rows))
         subject = format_list(list(dict.fromkeys(subject_of(row) for row in rows)), limit=5)
+        whole = metrics == [ASSESSED]
         found.append(
             Finding(
-                kind="not assessed",
-                text=f"{subject}: {reason}" if metrics == [ASSESSED] else f"{format_list(metrics, limit=3)} of {subject}: {reason}",
+                kind="method" if whole else "quantity",
+                text=f"{'' if whole else f'{format_list(metrics, limit=3)} of '}{subject}: {reason}",
                 standing="not assessed",
                 certainty="Nothing is claimed, good or bad.",
                 methods=tuple(label for label in methods if label),
@@ -31,4 +34,4 @@ def missing_findings(results: Results) -> tuple[Finding, ...]:
                 remedy=remedy or NO_REMEDY,
             )
         )
-    return tuple(sorted(found, key=lambda finding: finding.remedy == NO_REMEDY))
+    return tuple(sorted(found, key=lambda gap: (gap.kind != "method", gap.remedy == NO_REMEDY)))

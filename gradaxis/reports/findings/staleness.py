@@ -6,7 +6,7 @@ from gradaxis.diagnostics.measurements import Measurement, is_number
 from gradaxis.reports.document import Finding
 from gradaxis.reports.findings.bias import OFF, assessed, more_prompts, name
 from gradaxis.reports.format import format_list, format_number, format_share
-from gradaxis.reports.metrics import CLIPPED, SAMPLE_SIZE, SEQUENCE_WEIGHTS
+from gradaxis.reports.metrics import CLIPPED, GAIN, SAMPLE_SIZE, SEQUENCE_WEIGHTS
 from gradaxis.reports.points import FRESH, at_point, sentence
 from gradaxis.reports.results import Results
 from gradaxis.reports.values import certainty_of, write_quantity
@@ -38,6 +38,9 @@ def staleness_finding(results: Results) -> Finding | None:
         parts[0] += f"the cosine with ∇J falls for {len(turned)} of {len(after)} methods: {moves}."
     else:
         parts[0] += "no method's cosine with ∇J falls by more than its intervals."
+    shrunk = _shorter_steps(results, point)
+    if shrunk:
+        parts.append(shrunk)
     off = [row for row in after if row.verdict in OFF]
     if held:
         parts.append(f"Still along ∇J: {format_list([name(row) for row in held], limit=5)}.")
@@ -49,7 +52,7 @@ def staleness_finding(results: Results) -> Finding | None:
     return Finding(
         kind="staleness",
         text=sentence(" ".join(parts)),
-        standing="finding" if turned or held else "no finding",
+        standing="finding" if turned or held or shrunk else "no finding",
         certainty=certainty_of(turned or after) + " Points are compared by whether their intervals overlap.",
         methods=tuple(row.method for row in turned),
         points=(FRESH, point),
@@ -68,6 +71,17 @@ def clipped_shares(results: Results, point: str) -> dict[str, float]:
 
 def _below(after: Measurement, before: Measurement) -> bool:
     return after.high is not None and before.low is not None and after.high < before.low
+
+
+def _shorter_steps(results: Results, point: str) -> str:
+    """The methods whose gain along ∇J falls by more than the intervals, the most first."""
+    fresh = {row.method: row for row in results.select(GAIN, point=FRESH) if is_number(row.estimate)}
+    rows = [row for row in results.select(GAIN, point=point) if is_number(row.estimate) and row.method in fresh]
+    fallen = sorted((row for row in rows if _below(row, fresh[row.method])), key=lambda row: row.estimate or 0.0)
+    if not fallen:
+        return ""
+    moves = format_list([_move(fresh[row.method], row) for row in fallen], limit=3)
+    return f"The step along ∇J (the gain) gets shorter for {len(fallen)} of {len(rows)}: {moves}."
 
 
 def _move(before: Measurement, after: Measurement) -> str:

@@ -42,16 +42,17 @@ def _plane(results: Results) -> Figure | None:
     for point in results.points:
         marks = []
         for row in results.select(COSINE, point=point):
-            size = results.find(CRITICAL_BATCH, row.method, point)
-            if size is not None and is_number(row.estimate) and is_number(size.estimate):
-                marks.append(PlaneMark(mark_of(row), mark_of(size)))
+            share = results.find(EFFICIENCY, row.method, point)
+            if share is not None and is_number(row.estimate) and is_number(share.estimate):
+                marks.append(PlaneMark(mark_of(row), mark_of(share)))
         if marks:
-            alt = f"Bias and noise {at_point(point)}. Cosine with the target, then critical batch size in prompts: "
+            alt = f"Bias and noise {at_point(point)}. Cosine with the target, then efficiency: "
             alt += "; ".join(f"{m.label} {format_number(m.x.value)}, {format_number(m.y.value)}" for m in marks)
-            drawing = plane(marks, "cosine with ∇J", "critical batch size (prompts)")
+            drawing = plane(marks, "cosine with ∇J", "efficiency of one update", limit=lambda cosine: cosine**2)
             panels.append(Panel(name_point(point), alt, plane_size(len(marks)), drawing))
-    caption = "Right is a better direction, down is less noise. Bars are 95 % intervals, cut at the frame; a method "
-    caption += "whose direction or noise is not resolved is not drawn."
+    caption = "Right is a better direction, up is a better use of the rollouts. The broken line is what the direction "
+    caption += "alone allows (cosine²); what a method lacks below it is lost to noise. Bars are 95 % intervals, cut at "
+    caption += "the frame; a hollow mark is not resolved."
     return Figure("figure-plane", "Bias and noise", caption, tuple(panels)) if panels else None
 
 

@@ -153,6 +153,12 @@ def test_padding_is_by_position_where_pad_and_end_are_one_token(make_policy) -> 
     assert not (two.tokens[~two.mask] == END).any()  # a filler that ends no answer
 
 
+def test_prompts_and_samples_have_randomness_of_their_own(make_policy) -> None:
+    batch = sample_rollouts(make_policy(), TASK, [ITEMS[0], ITEMS[0]], SETTINGS)
+    assert batch.completions[:16] != batch.completions[16:]
+    assert len(set(batch.completions)) > 16
+
+
 @pytest.mark.parametrize("micro_batch", [1, 5, 48])
 def test_answers_do_not_depend_on_micro_batches_or_on_the_group_size(make_policy, micro_batch: int) -> None:
     policy = make_policy()
