@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gradaxis.reports.figures.marks import Mark, finite, log_axis
-from gradaxis.reports.figures.palette import BLUE, GRID, INK, PAPER, VERMILION
+from gradaxis.reports.figures.palette import BLUE, GRID, INK, MUTED, PAPER, VERMILION
 from gradaxis.reports.format import shorten
 
 ROW_HEIGHT = 0.27
@@ -21,7 +21,7 @@ def forest_size(rows: int, width: float = 5.2) -> tuple[float, float]:
 def forest(
     marks: Sequence[Mark], xlabel: str, log: bool = False, reference: float | None = None
 ) -> Callable[[Any], None]:
-    """One row a mark: value and interval; an open end is an arrow to the edge; hollow where not resolved.
+    """One row a mark: value and interval; an open end is an arrow to the edge, two are dots; hollow if not resolved.
 
     Args:
         marks: drawn from top to bottom in the order given; one without a finite value or bound is an empty row.
@@ -100,7 +100,9 @@ def _interval(axes: Any, row: int, mark: Mark, limits: tuple[float, float], log:
     open_high = not finite(high) if high is not None else low is not None
     start = limits[0] if open_low else low
     stop = limits[1] if open_high else high
-    if start is not None and stop is not None:
+    if open_low and open_high:
+        axes.plot(limits, [row, row], color=MUTED, linewidth=1.0, linestyle=(0, (1, 3)))
+    elif start is not None and stop is not None:
         axes.plot([start, stop], [row, row], color=BLUE, linewidth=1.6, solid_capstyle="butt")
         for is_open, place, marker in ((open_low, start, "<"), (open_high, stop, ">")):
             if is_open:

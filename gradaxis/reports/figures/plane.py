@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gradaxis.reports.figures.marks import PlaneMark, finite, log_axis
+from gradaxis.reports.figures.marks import Mark, PlaneMark, finite, log_axis
 from gradaxis.reports.figures.palette import GRID, MUTED, PAPER, series_styles
 from gradaxis.reports.format import shorten
 
@@ -70,16 +70,19 @@ def _set_limits(axes: Any, marks: Sequence[PlaneMark], log_y: bool) -> None:
 
 
 def _bars(axes: Any, mark: PlaneMark, color: str) -> None:
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    x_low = mark.x.low if finite(mark.x.low) else (left if mark.x.high is not None else None)
-    x_high = mark.x.high if finite(mark.x.high) else (right if mark.x.low is not None else None)
-    if x_low is not None and x_high is not None:
-        axes.plot([x_low, x_high], [mark.y.value] * 2, color=color, linewidth=0.9, alpha=0.4)
-    y_low = mark.y.low if finite(mark.y.low) else (bottom if mark.y.high is not None else None)
-    y_high = mark.y.high if finite(mark.y.high) else (top if mark.y.low is not None else None)
-    if y_low is not None and y_high is not None:
-        ends = [max(y_low, bottom) if y_low <= 0 else y_low, y_high]
-        axes.plot([mark.x.value] * 2, ends, color=color, linewidth=0.9, alpha=0.4)
+    """Interval bars, cut at the frame; one that would cross the whole frame says nothing and is not drawn."""
+    x_ends = _cut(mark.x, axes.get_xlim())
+    y_ends = _cut(mark.y, axes.get_ylim())
+    if x_ends is not None:
+        axes.plot(x_ends, [mark.y.value] * 2, color=color, linewidth=0.9, alpha=0.4)
+    if y_ends is not None:
+        axes.plot([mark.x.value] * 2, y_ends, color=color, linewidth=0.9, alpha=0.4)
+
+
+def _cut(mark: Mark, frame: tuple[float, float]) -> tuple[float, float] | None:
+    if mark.low is None or mark.high is None or (mark.low <= frame[0] and mark.high >= frame[1]):
+        return None
+    return max(mark.low, frame[0]), min(mark.high, frame[1])
 
 
 def _label_column(axes: Any, marks: Sequence[PlaneMark], styles: dict[str, tuple[str, str]], log_y: bool) -> None:

@@ -13,7 +13,6 @@ from gradaxis.reports.findings.slots import slot_finding
 from gradaxis.reports.findings.staleness import staleness_finding
 from gradaxis.reports.results import Results
 
-
 MOST = 6
 """A verdict is read whole or not at all."""
 

@@ -57,7 +57,8 @@ def _culprit(results: Results, clear: list[Measurement]) -> Measurement | None:
 
 
 def _strongest(row: Measurement) -> str:
-    return f"On the {row.axis} side the largest effect measured is that of the {row.slot} of {name(row)}: {_undone(row)}."
+    effect = f"the {row.slot} of {name(row)}: {_undone(row)}"
+    return f"On the {row.axis} side the largest effect measured is that of {effect}."
 
 
 def _undone(row: Measurement) -> str:
