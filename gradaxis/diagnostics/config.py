@@ -43,25 +43,25 @@ class ExperimentConfig(BaseModel):
     task: str | None = None
     reward: str | None = None
     rollouts: str | None = None
-    prompts: int = Field(24, ge=1)
-    group_size: int = Field(8, ge=1)
-    max_new_tokens: int | None = Field(None, ge=1)
-    temperature: float = Field(1.0, gt=0)
-    top_k: int = Field(0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
+    prompts: int = Field(default=24, ge=1)
+    group_size: int = Field(default=8, ge=1)
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    top_k: int = Field(default=0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     methods: str = "all"
     probes: tuple[str, ...] = ("all",)
     fresh: bool = True
-    inner_step: int = Field(0, ge=0)
+    inner_step: int = Field(default=0, ge=0)
     inner_method: str = "grpo"
-    inner_rate: float = Field(1e-5, gt=0)
+    inner_rate: float = Field(default=1e-5, gt=0)
     params: str = "all"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     device: str = "cpu"
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     mode: Literal["auto", "exact", "projected"] = "auto"
-    columns: int = Field(8192, ge=1)
-    micro_batch: int | None = Field(None, ge=1)
+    columns: int = Field(default=8192, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
     enumerate: bool = True
     gguf_file: str | None = None
     trust_remote_code: bool = False

@@ -25,7 +25,11 @@ from gradaxis.diagnostics.probes import PROBES, Probe
 from gradaxis.diagnostics.provenance import Clock, describe_method, write_provenance
 from gradaxis.diagnostics.stages import Stages
 from gradaxis.diagnostics.storage import read_json, write_json
+from gradaxis.diagnostics.threads import fitting_threads
 from gradaxis.errors import InputError, UsageError
+
+WORK = ("rollouts-*", "scored-*", "gram-*", "rows-*", "point.json")
+"""Files that hold finished work."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage, what is done of it, and its total."""
@@ -46,11 +50,12 @@ def run_experiment(config: ExperimentConfig, output: str | Path, progress: Progr
     folder = Path(output)
     probes = choose_probes(config)
     tell = progress or (lambda stage, done, total: None)
-    _claim(folder, config)
     stages = Stages(config, folder, tell)
-    write_json(folder / "methods.json", {method.label: describe_method(method) for method in stages.methods})
+    cards = {method.label: describe_method(method) for method in stages.methods}
+    _claim(folder, config)
+    write_json(folder / "methods.json", cards)
     rows: list[Measurement] = []
-    with Clock(folder) as clock:
+    with fitting_threads(config), Clock(folder) as clock:
         points = stages.points()
         for number, point in enumerate(points):
             path = folder / f"rows-{point}.json"
@@ -87,6 +92,9 @@ def _claim(folder: Path, config: ExperimentConfig) -> None:
         return
     stored = read_json(path)
     if stored.get("fingerprint") == config.fingerprint:
+        return
+    if not any(True for pattern in WORK for _ in folder.glob(pattern)):
+        write_json(path, record)  # a run that failed before it had done anything
         return
     differing = sorted(name for name in record if stored.get(name) != record[name] and name != "fingerprint")
     got = ", ".join(f"{name} {stored.get(name)!r}" for name in differing[:4]) or "another configuration"

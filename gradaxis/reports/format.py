@@ -92,7 +92,7 @@ def shorten(label: str, limit: int = 22) -> str:
     if len(label) <= limit:
         return label
     head = (limit - 1) // 2
-    return f"{label[:head]}…{label[-(limit - 1 - head):]}"
+    return f"{label[:head]}…{label[-(limit - 1 - head) :]}"
 
 
 def _absent(value: float | None) -> bool:

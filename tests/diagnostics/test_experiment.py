@@ -71,6 +71,12 @@ def test_another_configuration_is_refused(finished):
     assert "seed 0" in str(caught.value)
 
 
+def test_a_run_that_failed_before_any_work_leaves_the_folder_free(tmp_path):
+    with pytest.raises(UsageError, match="nothing"):
+        run_experiment(config(policy="embedded:nothing", behavior=None), tmp_path)
+    assert read_measurements(run_experiment(config(behavior=None, methods="dr-grpo"), tmp_path))
+
+
 def test_what_is_stored(finished):
     stored = read_json(finished / "config.json")
     assert stored["fingerprint"] == config().fingerprint

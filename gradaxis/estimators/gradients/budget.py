@@ -47,7 +47,9 @@ def activation_bytes(policy: HuggingFacePolicy, rows: int, positions: int, recom
     return rows * positions * values * policy.dtype.itemsize
 
 
-def exact_bytes(policy: HuggingFacePolicy, rows: int, positions: int, answers: int, plain: bool, recomputed: bool) -> int:
+def exact_bytes(
+    policy: HuggingFacePolicy, rows: int, positions: int, answers: int, plain: bool, recomputed: bool
+) -> int:
     """Of an exact Gram matrix over R rows, `answers` response positions each."""
     chunks = 8 * max(LOGITS_AT_ONCE, BLOCK_VALUES, rows * answers) * max(4, policy.dtype.itemsize)
     logits = 0 if plain else 5 * rows * answers * policy.vocabulary * max(4, policy.dtype.itemsize)

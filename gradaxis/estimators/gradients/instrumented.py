@@ -6,7 +6,7 @@ model needs to know of a method.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ def gradient_of(
     cotangents = {name: value.detach().to(policy.device) for name, value in total.items()}
     size = micro_batch or min(ROWS_AT_ONCE, max(1, LOGITS_AT_ONCE // (policy.vocabulary * batch.tokens.shape[1])))
 
-    def run(rows: range) -> tuple[Tensor, ...]:
+    def run(rows: Sequence[int]) -> tuple[Tensor, ...]:
         index = torch.tensor(list(rows), device=policy.device)
         piece = inputs.rows(index)
         found = sequence_quantities(policy.model, piece, tuple(total))

@@ -129,7 +129,7 @@ def _complete(stacked: Tensor, names: tuple[str, ...], length: int, mask: Tensor
             raise InputError("mask", f"shape {tuple(mask.shape)}", f"({len(stacked)}, {length})")
         touched = mask.to(stacked.device).repeat(1, len(names))
     rank = touched.sum(dim=1)
-    vectors = torch.zeros(len(stacked), max(1, int(rank.max())), stacked.shape[2], dtype=torch.float64).to(stacked.device)
+    vectors = stacked.new_zeros(len(stacked), max(1, int(rank.max())), stacked.shape[2])
     sequence, place = touched.nonzero(as_tuple=True)
     vectors[sequence, (touched.cumsum(dim=1) - 1)[sequence, place], place] = 1.0
     return Patterns(vectors.unflatten(2, (len(names), length)), names, rank)

@@ -40,7 +40,8 @@ def row_gradients(
             piece = inputs.rows(sequence[place : place + 1])
             with torch.enable_grad():
                 values = sequence_quantities(policy.model, piece, tuple(coefficients))
-        weighted = [(value * coefficients[name][place, : value.shape[1]].to(value)).sum() for name, value in values.items()]
+        chosen_row = {name: value[place, : piece.mask.shape[1]] for name, value in coefficients.items()}
+        weighted = [(value * chosen_row[name].to(value)).sum() for name, value in values.items()]
         last = place + 1 == len(rows) or rows[place + 1] != index
         found = torch.autograd.grad(
             torch.stack(weighted).sum(), chosen, retain_graph=not last, materialize_grads=True

@@ -25,7 +25,7 @@ class Sink(Protocol):
 
 
 class GramSink:
-    """Exact: `matrix` [R, R] of inner products, `directions` [R, L], and `energy`, name to squared norms [R]; float64."""
+    """Exact: inner products `matrix` [R, R], `directions` [R, L], and `energy`, name to squared norms [R]; float64."""
 
     def __init__(self, rows: int, directions: Sequence[Mapping[str, Tensor]], device: torch.device) -> None:
         self.matrix = torch.zeros(rows, rows, dtype=torch.float64, device=device)
@@ -47,7 +47,9 @@ class GramSink:
 
 
 class SketchSink:
-    """Projected: `sketch` [R, D], whose inner products estimate those of the gradients; `directions` and `energy` are exact.
+    """Projected: `sketch` [R, D], whose inner products estimate those of the gradients.
+
+    `directions` and `energy` are exact, as in `GramSink`.
 
     A count sketch: every parameter value goes to one column, with a random sign. Runs of D values are spread over all
     columns in order, from a random first column, so that two values of one run never meet and two of different runs

@@ -1,4 +1,4 @@
-"""Where in a model each selected parameter meets its input, and so how its gradients are formed sequence by sequence."""
+"""Where in a model each selected parameter meets its input, and so how its gradients are formed row by row."""
 
 from __future__ import annotations
 

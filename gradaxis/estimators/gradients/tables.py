@@ -42,7 +42,8 @@ def add_table(
         if source is not None and table.name is not None:
             _add_embedding(table.name, sink, *source)
         return
-    assert hidden is not None and logits is not None
+    assert hidden is not None
+    assert logits is not None
     hidden = at_least_float32(hidden)
     rows, length, width = hidden.shape
     size = len(table.head.weight)
@@ -73,7 +74,7 @@ def _sources(table: Table, looked: Looked) -> tuple[Tensor, Tensor]:
 
 
 def _add_embedding(name: str, sink: Sink, ids: Tensor, values: Tensor) -> None:
-    rows, length, width = values.shape
+    rows, _, width = values.shape
     used, compact = ids.unique(return_inverse=True)
     step = max(1, BLOCK_VALUES // (rows * width))
     for start in range(0, len(used), step):

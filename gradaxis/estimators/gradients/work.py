@@ -19,11 +19,12 @@ from gradaxis.estimators.gradients.budget import (
     free_memory,
 )
 from gradaxis.estimators.gradients.head import is_plain
-from gradaxis.estimators.gradients.passes import InstrumentedPass, repeated_layers
+from gradaxis.estimators.gradients.passes import InstrumentedPass
 from gradaxis.estimators.gradients.patterns import Patterns
 from gradaxis.estimators.gradients.rest import add_rest
 from gradaxis.estimators.gradients.sinks import GramSink, Hashes, SketchSink
 from gradaxis.estimators.gradients.sites import plan_sites
+from gradaxis.estimators.gradients.taps import repeated_layers
 from gradaxis.estimators.policies.hugging_face import HuggingFacePolicy
 from gradaxis.estimators.policies.inputs import ModelInputs
 from gradaxis.estimators.rollouts.batch import RolloutBatch
@@ -35,7 +36,7 @@ SEQUENCES_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Found:
-    """`matrix` [R, R], `directions` [R, L], `energy` name to [R]; `slow` names what no hook covered. Padding is zero."""
+    """`matrix` [R, R], `directions` [R, L], `energy` name to [R]; `slow` names what no hook covered. Padding is 0."""
 
     matrix: Tensor
     directions: Tensor
@@ -82,7 +83,7 @@ class GramWork:
         return need <= self._memory and exact_is_affordable(self._policy, self.rows, positions, self._size)
 
     def exact(self, recompute: bool | None = None) -> Found:
-        """All rows in one backward pass. `recompute` runs layers again instead of keeping them; by default as needed."""
+        """All rows in one backward pass. `recompute` runs layers again to save memory; as needed by default."""
         policy, count = self._policy, len(self._vectors) * self._size
         sink = GramSink(self.rows, self._directions, policy.device)
         slow: tuple[str, ...] = ()

@@ -5,8 +5,8 @@ Letters: N sequences, T response positions, V vocabulary.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -96,10 +96,12 @@ class HuggingFacePolicy:
         if gguf_file is None and not allow_pickle:
             extra["use_safetensors"] = True
         try:
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=number, **common, **extra)
+            with _without_progress_bar():
+                model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=number, **common, **extra)
         except (OSError, ValueError, ImportError) as error:
             raise _cannot_load(name_or_path, error) from error
-        return cls(model.to(place), _load_tokenizer(source, common), params, name_or_path)
+        model.to(device=place)
+        return cls(model, _load_tokenizer(source, common), params, name_or_path)
 
     @property
     def device(self) -> torch.device:
@@ -160,12 +162,7 @@ class HuggingFacePolicy:
             return {name: nn.functional.pad(value, (0, width)) for name, value in found.items()}
 
         parts: dict[str, list[Tensor]] = {name: [] for name in names}
-        done, smallest = 0, size
-        for rows, found in in_micro_batches(run, range(batch.size), size):
-            done += len(rows)
-            if len(rows) < smallest and done < batch.size:
-                smallest = len(rows)
-                warnings.warn(f"out of memory: went on with {smallest} sequences at a time", stacklevel=2)
+        for _, found in in_micro_batches(run, range(batch.size), size):
             for name in names:
                 parts[name].append(found[name])
         values = {name: torch.cat(pieces) for name, pieces in parts.items()}
@@ -173,6 +170,20 @@ class HuggingFacePolicy:
             if not bool(value.isfinite().all()):
                 raise InputError("model", f"{name} that is not a number", "finite logits", "Try --dtype float32")
         return values
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """Loading is fast, and its bars would stand between those of the work; downloads still show theirs."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _load_tokenizer(source: str, common: dict[str, Any]) -> Any:

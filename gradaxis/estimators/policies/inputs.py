@@ -58,7 +58,8 @@ def build_inputs(batch: RolloutBatch, config: Any, vocabulary: int, device: torc
     """
     if batch.size == 0:
         raise InputError("rollouts", "no sequences", "at least one")
-    temperature = float(batch.provenance.get("temperature", 1.0))
+    found = batch.provenance.get("temperature")
+    temperature = 1.0 if found is None else float(found)
     if not temperature > 0:
         raise InputError("temperature", f"{temperature}", "a positive number", "Log-probabilities need sampling")
     response = batch.response.to(device)

@@ -39,7 +39,7 @@ def refuse_pickled_weights(source: str) -> None:
         return
     pickled = [file.name for pattern in PICKLED for file in folder.glob(pattern)]
     if pickled:
-        remedy = "Convert them, or pass --allow-pickle (allow_pickle=True) if you trust their author: a pickle can run code"
+        remedy = "A pickle can run code: convert it, or pass --allow-pickle (allow_pickle=True) if you trust its author"
         raise InputError("model", f"pickled weights ({pickled[0]})", "safetensors or GGUF", remedy)
 
 
@@ -57,7 +57,7 @@ def parse_device(device: str | torch.device) -> torch.device:
         raise InputError("device", repr(device), "auto, cpu, cuda, cuda:N or mps") from None
     count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     available = count.get(parsed.type, 0)
-    if parsed.type not in count or (parsed.index or 0) >= max(available, 0) or not available:
+    if (parsed.index or 0) >= available:
         here = ", ".join(f"{kind} ({number})" for kind, number in count.items() if number)
         raise InputError("device", f"{device}, which is not here", f"one of {here}", "Try --device cpu")
     return parsed
@@ -66,7 +66,7 @@ def parse_device(device: str | torch.device) -> torch.device:
 def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """The dtype by name. Raises InputError when it is not one of DTYPES."""
     found = dtype if isinstance(dtype, torch.dtype) else DTYPES.get(dtype.removeprefix("torch."))
-    if found not in DTYPES.values():
+    if found is None or found not in DTYPES.values():
         raise InputError("dtype", repr(dtype), f"one of {', '.join(DTYPES)}")
     return found
 

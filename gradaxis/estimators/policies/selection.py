@@ -34,9 +34,8 @@ def select_parameters(model: nn.Module, params: str) -> dict[str, nn.Parameter]:
     wanted = set(_matching(every, params))
     selected = {names[0]: values[key] for key, names in aliases.items() if wanted.intersection(names)}
     if not selected:
-        examples = ", ".join(every[:EXAMPLES])
-        remedy = "Add an adapter before loading, or use all" if params == "lora" else ""
-        raise InputError("params", repr(params), f"all, lora or a pattern that matches a name such as {examples}", remedy)
+        expected = f"all, lora or a pattern that matches a name such as {', '.join(every[:EXAMPLES])}"
+        raise InputError("params", f"{params!r}, which matches no parameter", expected)
     quantised = [name for name, value in selected.items() if not value.is_floating_point()]
     if quantised:
         raise InputError(f"parameter {quantised[0]!r}", f"dtype {selected[quantised[0]].dtype}", "floating point")

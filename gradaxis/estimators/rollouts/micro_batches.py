@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -38,6 +39,7 @@ def in_micro_batches(
             continue
         # Outside the handler, so that the traceback no longer holds the tensors that are to be freed.
         size = max(1, len(piece) // 2)
+        warnings.warn(f"out of memory: going on with {size} at a time", stacklevel=2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -47,4 +49,4 @@ def ran_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text or "cannot allocate memory" in text
+    return any(f"{words} memory" in text for words in ("out of", "can't allocate", "cannot allocate", "not enough"))

@@ -63,9 +63,7 @@ def dumbbells(
             for mark, color, marker in ((first, BLUE, "o"), (second, VERMILION, "s")):
                 if finite(mark.value):
                     face = color if mark.resolved else PAPER
-                    axes.plot(
-                        [mark.value], [row], marker, color=color, markerfacecolor=face, markersize=5.5, zorder=3
-                    )
+                    axes.plot([mark.value], [row], marker, color=color, markerfacecolor=face, markersize=5.5, zorder=3)
         for name, color, marker in ((names[0], BLUE, "o"), (names[1], VERMILION, "s")):
             axes.plot([], [], marker, color=color, label=name)
         _name_rows(axes, [first.label for first, _ in pairs])

@@ -49,15 +49,14 @@ def stacked_shares(rows: Mapping[str, Mapping[str, float]], xlabel: str) -> Call
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         kinds = list(dict.fromkeys(kind for shares in rows.values() for kind in shares))
-        palette = dict(zip(kinds, (VERMILION, GREEN, BLUE, MUTED, INK), strict=False))
-        hatches = dict(zip(kinds, ("", "////", "....", "xxxx", ""), strict=False))
+        palette = dict(zip(kinds, (VERMILION, BLUE, GREEN, MUTED, INK), strict=False))
         for row, shares in enumerate(rows.values()):
             left = 0.0
             for kind in kinds:
                 share = shares.get(kind, 0.0)
                 axes.barh(
-                    row, share, left=left, height=0.6, facecolor=palette[kind], alpha=0.35, edgecolor=palette[kind],
-                    hatch=hatches[kind], linewidth=0.8, label=kind if row == 0 else None,
+                    row, share, left=left, height=0.6, facecolor=palette[kind], alpha=0.35, linewidth=0,
+                    label=kind if row == 0 else None,
                 )  # fmt: skip
                 if share >= 0.08:
                     axes.text(left + share / 2, row, f"{100 * share:.0f} %", ha="center", va="center", fontsize=8)
@@ -72,5 +71,3 @@ def stacked_shares(rows: Mapping[str, Mapping[str, float]], xlabel: str) -> Call
         figure.legend(loc="outside upper right", ncols=len(kinds))
 
     return draw
-
-

@@ -69,8 +69,8 @@ def _critical(results: Results) -> Figure | None:
             drawing = forest(marks, "prompts", log=True, reference=float(n) if n else None)
             panels.append(Panel(name_point(point), alt, forest_size(len(marks)), drawing))
     caption = "The number of prompts at which noise and signal are equal, with 95 % intervals. An arrow is an interval "
-    caption += "without an end: the signal is not clear of zero. Dots: nothing is known. The broken line is the number of "
-    caption += "prompts measured."
+    caption += "without an end: the signal is not clear of zero. Dots: nothing is known. The broken line is the number "
+    caption += "of prompts measured."
     return Figure("figure-critical", "Critical batch size", caption, tuple(panels)) if panels else None
 
 
