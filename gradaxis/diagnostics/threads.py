@@ -14,8 +14,8 @@ from gradaxis.diagnostics.config import EMBEDDED, ExperimentConfig
 def fitting_threads(config: ExperimentConfig) -> Iterator[None]:
     """One thread while the embedded models run, and as many as before afterwards.
 
-    Their matrices are so small that threads mostly wait for each other; on a busy machine two threads took five times as
-    long as one.
+    Their matrices are so small that threads mostly wait for each other: on a busy machine two threads took several
+    times as long as one.
     """
     before = torch.get_num_threads()
     small = config.policy is not None and config.policy.startswith(EMBEDDED) and config.device == "cpu"

@@ -41,15 +41,16 @@ def assemble_batch(
     logp[mask] = torch.tensor([value for answer in answers for value in answer.logp], dtype=dtype)
     reward = torch.tensor(rewards, dtype=dtype)
     every = torch.arange(count)
+    group = every // settings.group_size  # the rows of a group stand together
     turns = Turns(sequence=every, start=torch.zeros_like(every), end=lengths, reward=reward.sum(dim=1), anchor=index)
     provenance = {
         "policy": str(getattr(policy, "identity", "")), "tokenizer": tokenizer_fingerprint(policy.tokenizer),
         "task": task, "law": settings.law, "temperature": settings.temperature, "top_k": settings.top_k,
-        "top_p": settings.top_p, "max_new_tokens": settings.max_new_tokens, "group_size": settings.group_size,
+        "top_p": settings.top_p, "max_new_tokens": settings.max_new_tokens, "group_size": settings.group_size, "groups": settings.groups,
         "seed": settings.seed, "end_tokens": list(settings.end_tokens or ()), "plain": settings.plain,
     }  # fmt: skip
     batch = RolloutBatch(
-        prompts=prompts, prompt=index, group=index.clone(), trajectory=every.clone(), rewards=reward,
+        prompts=prompts, prompt=index, group=group, trajectory=every.clone(), rewards=reward,
         reward_names=names, truncated=torch.tensor([answer.truncated for answer in answers]),
         policy_version=torch.zeros_like(every), tokens=tokens, mask=mask, response=mask.clone(),
         completions=completions, columns={"behavior_logp": logp}, turns=turns,

@@ -43,7 +43,7 @@ def sample_rollouts(
     progress: Progress | None = None,
     micro_batch: int = 64,
 ) -> RolloutBatch:
-    """G answers to each of P prompts, scored by the task: N = P·G rows, prompt by prompt, one turn and one group each.
+    """Groups of G answers to each of P prompts, scored by the task: N = P·groups·G rows, prompt by prompt, a turn each.
 
     The end token is an action: it is in the mask and has a log-probability. An answer that stops at the limit without
     one is marked in `truncated`. Positions behind an answer are padding by position, whatever stands there. The column
@@ -73,12 +73,12 @@ def sample_rollouts(
     prompts = tuple(encode_prompt(policy.tokenizer, item, plain, ends) for item in items)
     _check_length(policy.model, prompts, limit)
     settings = replace(settings, max_new_tokens=limit, end_tokens=tuple(ends), plain=plain)
-    total = len(items) * (settings.group_size + greedy)
+    total = len(items) * (settings.groups * settings.group_size + greedy)
     advance = _Counter(progress, total)
     batch = _sample(policy, task, items, prompts, settings, advance, micro_batch)
     if not greedy:
         return batch
-    single = replace(settings, group_size=1)
+    single = replace(settings, groups=1, group_size=1)
     companion = _sample(policy, task, items, prompts, single, advance, micro_batch, greedy=True)
     return replace(batch, companions={"greedy": companion})
 
@@ -98,7 +98,8 @@ def _sample(
     settings: SamplingSettings, advance: Callable[[int], None], micro_batch: int, greedy: bool = False,
 ) -> RolloutBatch:  # fmt: skip
     length, ends = settings.max_new_tokens or 1, settings.end_tokens or ()
-    rows = [(prompt, sample) for prompt in range(len(items)) for sample in range(settings.group_size)]
+    answers_a_prompt = settings.groups * settings.group_size
+    rows = [(prompt, sample) for prompt in range(len(items)) for sample in range(answers_a_prompt)]
 
     def generate(piece: Sequence[tuple[int, int]]) -> list[Answer]:
         uniforms = None if greedy else _uniforms(settings.seed, piece, length)

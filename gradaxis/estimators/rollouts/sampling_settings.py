@@ -12,13 +12,14 @@ class SamplingSettings:
     """How answers are drawn. The defaults draw from the policy itself, whatever the model's generation config says.
 
     Attributes:
-        group_size: G, the answers to one prompt.
+        group_size: G, the answers that are compared with one another.
+        groups: groups a prompt. More of them say more of a prompt without changing what a group is.
         temperature: above 0; the logits are divided by it.
         top_k: 0 keeps all tokens. top_p: 1 keeps all tokens. With either cut the law is no longer the policy's own,
             which the batch's provenance says (`law: truncated`).
         max_new_tokens: the end token included; None takes the task's.
-        seed: of every draw. An answer depends on the seed, its prompt's number and its own number in the group, not on
-            G or on micro-batches (up to the rounding of the model's arithmetic).
+        seed: of every draw. An answer depends on the seed, its prompt's number and its own number among that prompt's
+            answers, not on G or on micro-batches (up to the rounding of the model's arithmetic).
         end_tokens: None takes those of the model (`find_end_tokens`).
         plain: give the prompts as plain text although the tokenizer has a chat template.
 
@@ -27,6 +28,7 @@ class SamplingSettings:
     """
 
     group_size: int = 8
+    groups: int = 1
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -38,6 +40,7 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         allowed = {
             "group_size": (self.group_size >= 1, "at least 1"),
+            "groups": (self.groups >= 1, "at least 1"),
             "temperature": (0 < self.temperature < float("inf"), "a number above 0 (greedy=True is apart)"),
             "top_k": (self.top_k >= 0, "0 (keep all) or more"),
             "top_p": (0 < self.top_p <= 1, "a number in (0, 1]"),

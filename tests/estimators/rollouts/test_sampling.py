@@ -55,6 +55,14 @@ def test_layout(make_policy, device) -> None:
     assert batch.companions == {}
 
 
+def test_more_groups_a_prompt_are_the_same_answers_in_smaller_groups(make_policy) -> None:
+    whole = sample_rollouts(make_policy(), TASK, ITEMS, SETTINGS)
+    split = sample_rollouts(make_policy(), TASK, ITEMS, replace(SETTINGS, group_size=4, groups=4))
+    assert split.completions == whole.completions
+    assert split.prompt.tolist() == whole.prompt.tolist()
+    assert split.group.tolist() == [row // 4 for row in range(48)]
+
+
 def test_the_end_token_is_an_action_and_truncation_is_marked(make_policy) -> None:
     batch = sample_rollouts(make_policy(), TASK, ITEMS, SETTINGS)
     assert 0 < int(batch.truncated.sum()) < batch.size  # both kinds are present, so that this tests both
