@@ -201,7 +201,6 @@ def new(
 add_measuring_commands(app)
 
 
-
 def _registry() -> Registry:
     from gradaxis.taxonomy import load_registry
 

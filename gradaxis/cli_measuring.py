@@ -24,7 +24,8 @@ MethodsOption = Annotated[
 SeedOption = Annotated[int, typer.Option(help="Seed of problems, samples and projections.", min=0)]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, mps or auto.")]
 PromptsOption = Annotated[int, typer.Option(help="Prompts; they are the unit of independence.", min=1)]
-GroupOption = Annotated[int, typer.Option("--group-size", help="Rollouts a prompt.", min=1)]
+GroupSizeOption = Annotated[int, typer.Option(help="Rollouts that are compared with one another.", min=1)]
+GroupsOption = Annotated[int, typer.Option(help="Groups a prompt; more of them narrow every interval.", min=1)]
 
 
 def add_measuring_commands(app: typer.Typer) -> None:
@@ -40,14 +41,17 @@ def demo(
     ),
     methods: MethodsOption = "all",
     prompts: PromptsOption = 24,
-    group_size: GroupOption = 8,
+    group_size: GroupSizeOption = 8,
+    groups: GroupsOption = 4,
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
 ) -> None:
     """Sample, probe and report on the embedded model, fresh and stale: one to two minutes on two cores."""
     from gradaxis.diagnostics import ExperimentConfig
 
-    config = ExperimentConfig.demo(methods=methods, prompts=prompts, group_size=group_size, seed=seed, device=device)
+    config = ExperimentConfig.demo(
+        methods=methods, prompts=prompts, group_size=group_size, groups=groups, seed=seed, device=device
+    )
     _run(config, output)
 
 
@@ -82,11 +86,19 @@ def probe(
         str | None, typer.Option(help="A value model, or `exact` where all answers can be listed.")
     ] = None,
     prompts: PromptsOption = 24,
-    group_size: GroupOption = 8,
+    group_size: GroupSizeOption = 8,
+    groups: GroupsOption = 1,
     max_new_tokens: Annotated[int | None, typer.Option(help="By default the task's.", min=1)] = None,
     temperature: Annotated[float, typer.Option(help="Of sampling and of every log-probability.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="0 is off; the model's own setting is never used.", min=0)] = 0,
     top_p: Annotated[float, typer.Option(help="1 is off; the model's own setting is never used.")] = 1.0,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Prompts as plain text, for a tokenizer without a chat template.")
+    ] = False,
+    enumerate: Annotated[
+        bool,
+        typer.Option("--enumerate/--no-enumerate", help="Whether a small policy is enumerated for exact truth."),
+    ] = True,
     params: Annotated[str, typer.Option(help="The parameters that count: all, lora, or a pattern.")] = "all",
     mode: Annotated[str, typer.Option(help="The Gram matrix: exact, projected, or auto.")] = "auto",
     columns: Annotated[int, typer.Option(help="Columns of the projection.", min=1)] = 8192,
@@ -159,8 +171,8 @@ def _progress() -> Iterator[Progress]:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID, TimeElapsedColumn
 
-    console = Console(stderr=True)
-    with Bars(*Bars.get_default_columns(), TimeElapsedColumn(), console=console, disable=not sys.stderr.isatty()) as bars:
+    columns = (*Bars.get_default_columns(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
         tasks: dict[str, TaskID] = {}
 
         def tell(stage: str, done: int, total: int) -> None:

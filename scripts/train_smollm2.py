@@ -74,7 +74,7 @@ def main() -> None:
         tokenizer.save_pretrained(arguments.output / name)
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
 
-    # The weights of a GGUF file are dequantized on loading, but transformers still refuses to save what it calls quantized.
+    # Loading a GGUF file dequantizes its weights, but transformers goes on to call them quantized and refuses to save.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

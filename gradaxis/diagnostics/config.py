@@ -24,7 +24,8 @@ class ExperimentConfig(BaseModel):
         reference, teacher, critic: supply `ref_logp`, `teacher_logp` and `value`. `critic="exact"` enumerates.
         task, reward: as for `load_task`.
         rollouts: a file of rollouts instead of sampling.
-        prompts, group_size: P and G. max_new_tokens: None takes the task's.
+        prompts, group_size, groups: P, G, and groups a prompt. max_new_tokens: None takes the task's. plain: prompts as
+            plain text although there is a chat template.
         methods: one line of ids, files and overrides. probes: names, or `all`.
         fresh: whether the point `fresh` is measured.
         inner_step: k > 0 adds the point `inner-step-k`: k Adam steps of `inner_method` at `inner_rate` on a copy of the
@@ -45,10 +46,12 @@ class ExperimentConfig(BaseModel):
     rollouts: str | None = None
     prompts: int = Field(default=24, ge=1)
     group_size: int = Field(default=8, ge=1)
+    groups: int = Field(default=1, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     top_k: int = Field(default=0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
+    plain: bool = False
     methods: str = "all"
     probes: tuple[str, ...] = ("all",)
     fresh: bool = True
@@ -73,6 +76,7 @@ class ExperimentConfig(BaseModel):
         chosen: dict[str, Any] = {
             "policy": "embedded:policy", "behavior": "embedded:stale", "reference": "embedded:reference",
             "teacher": "embedded:teacher", "critic": EXACT_CRITIC, "task": "arithmetic",
+            "groups": 4,
         }  # fmt: skip
         return cls(**{**chosen, **changes})
 

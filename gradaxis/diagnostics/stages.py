@@ -146,8 +146,8 @@ class Stages:
         config, task = self.config, self.task
         assert task is not None
         settings = SamplingSettings(
-            group_size=config.group_size, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p,
-            max_new_tokens=config.max_new_tokens, seed=seed,
+            group_size=config.group_size, groups=config.groups, temperature=config.temperature, top_k=config.top_k,
+            top_p=config.top_p, max_new_tokens=config.max_new_tokens, seed=seed, plain=config.plain,
         )  # fmt: skip
         greedy = any(need.column == "companion:greedy" for method in self.methods for need in method.needs)
         return sample_rollouts(

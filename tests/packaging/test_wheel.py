@@ -57,7 +57,7 @@ def test_every_file_of_the_package_is_in_it(wheel) -> None:
 def test_queries_work_from_the_wheel_alone(wheel, tmp_path, words) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    code = f"import gradaxis; assert gradaxis.__file__.startswith({str(tmp_path)!r}); import gradaxis.cli; gradaxis.cli.app({words!r})"
+    code = f"from gradaxis import cli; assert cli.__file__.startswith({str(tmp_path)!r}); cli.app({words!r})"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout

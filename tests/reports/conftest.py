@@ -177,7 +177,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(path / "provenance.json", {"versions": {"gradaxis": "0.1.0", "torch": "2.13.0"}, "total_seconds": 44.1})
     side = {"side": "reward", "relative_to": "reinforce", "slots": ["baseline"], "parameters_only": False}
     cards = {
-        label: {"id": label, "name": label.upper(), "status": "checked", "extends": "reinforce",
+        label: {"id": label.partition("[")[0], "name": label.upper(), "status": "checked", "extends": "reinforce",
                 "relative": {"parent": side}}
         for label in ("rloo", "grpo", OVERRIDE, "cispo", "ppo", HOSTILE)
     }  # fmt: skip

@@ -86,7 +86,9 @@ def batch_from_rows(
                 f"{source}: column 'role'", repr(role), f"one of {', '.join(described)}, as the metadata says"
             )
     if MAIN not in roles:
-        raise InputError(f"{source}: column 'role'", f"only {', '.join(sorted(set(roles)))}", f"rows of the role {MAIN!r}")
+        raise InputError(
+            f"{source}: column 'role'", f"only {', '.join(sorted(set(roles)))}", f"rows of the role {MAIN!r}"
+        )
     numbers = {number: place for place, number in enumerate(sorted(set(rows["prompt"])))}
     prompts = _read_prompts(rows, numbers)
     parts = {}

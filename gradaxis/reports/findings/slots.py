@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gradaxis.diagnostics.measurements import Measurement, is_number
+from gradaxis.reports.cards import Card, method_cards
 from gradaxis.reports.document import Finding
 from gradaxis.reports.findings.bias import OFF, assessed, name
 from gradaxis.reports.format import clean_text
@@ -15,8 +16,17 @@ AXES = ("trajectory", "reward")
 
 
 def slot_finding(results: Results) -> Finding | None:
-    """The strongest slot on each axis, and the one behind the most biased method. None without slot rows."""
-    rows = [row for row in results.select(SLOT_DIRECTION) if is_number(row.estimate)]
+    """The strongest slot on each axis, and the one behind the most biased method. None without slot rows.
+
+    Only a method's own changes count: those that are undone by its parent's operators, or by the entry's own where the
+    user overrode a parameter.
+    """
+    cards = method_cards(results)
+    rows = [
+        row
+        for row in results.select(SLOT_DIRECTION)
+        if is_number(row.estimate) and row.compared_with in _origins(cards.get(row.method, {}))
+    ]
     if not rows:
         return None
     clear = sorted((row for row in rows if excludes(row, 0.0)), key=lambda row: -(row.estimate or 0.0))
@@ -44,6 +54,10 @@ def slot_finding(results: Results) -> Finding | None:
         axis=shown[-1].axis if len(tops) == 1 else None,
         slot=culprit.slot if culprit else tops[0].slot,
     )
+
+
+def _origins(card: Card) -> tuple[str, ...]:
+    return tuple(card[key] for key in ("extends", "id") if card.get(key))
 
 
 def _culprit(results: Results, clear: list[Measurement]) -> Measurement | None:

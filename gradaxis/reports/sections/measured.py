@@ -79,13 +79,14 @@ def _models(results: Results) -> str:
 
 
 def _sizes(results: Results) -> str:
-    prompts, group = results.config.get("prompts"), results.config.get("group_size")
+    if "prompts" not in results.config:
+        return ""
+    prompts, group, groups = (results.config.get(name, 1) for name in ("prompts", "group_size", "groups"))
     if results.config.get("rollouts"):
         counts = sorted({row.n for row in results.select(COSINE) if row.n is not None})
         return f"{counts[-1]} prompts" if counts else ""
-    if not prompts or not group:
-        return ""
-    return f"{prompts} prompts × {group} rollouts a prompt = {prompts * group} sequences at each point"
+    each = f"{groups} groups of {group}" if groups > 1 else f"{group}"
+    return f"{prompts} prompts × {each} rollouts = {prompts * groups * group} sequences at each point"
 
 
 def _targets(results: Results) -> str:
