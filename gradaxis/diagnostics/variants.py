@@ -8,8 +8,7 @@ from typing import Any
 
 from gradaxis.errors import InputError
 from gradaxis.estimators.rollouts.batch import RolloutBatch
-from gradaxis.taxonomy import SLOTS, Method, Placed, Registry
-from gradaxis.taxonomy.derivation import derive, reads_teacher
+from gradaxis.taxonomy import SLOTS, Method, Placed, Registry, derive, reads_teacher
 
 OWN_LAW = "iid"
 """The sampling law under which rollouts are independent draws from a policy whose log-probabilities are known."""

@@ -21,8 +21,8 @@ class Interval(NamedTuple):
     bounded: bool = True
 
 
-def student(n: int, level: float = LEVEL) -> float:
-    """The two-sided Student quantile for n units (n − 1 degrees of freedom)."""
+def student(n: float, level: float = LEVEL) -> float:
+    """The two-sided Student quantile for n units (n − 1 degrees of freedom, whole or not)."""
     return float(stats.t.ppf(0.5 + level / 2, n - 1))
 
 
@@ -33,6 +33,28 @@ def mean_interval(values: Array, level: float = LEVEL) -> Interval:
         return Interval(-math.inf, math.inf, False)
     half = student(n, level) * float(np.std(values, ddof=1)) / math.sqrt(n)
     return Interval(float(np.mean(values)) - half, float(np.mean(values)) + half)
+
+
+def share_interval(shares: Array, sizes: Array, level: float = LEVEL) -> Interval:
+    """Wilson's interval for a share, with clusters as the units of independence (Korn and Graubard, 1998). In [0, 1].
+
+    Wilson's formula at the effective number of answers n = p (1 − p) / Var(p̂), with p̂ the mean of the n_c clusters'
+    shares and Var(p̂) from their spread; never less than the clusters and never more than the answers. Where all
+    shares are 0 or all are 1 nothing is known of the spread, and n is the number of clusters.
+
+    Args:
+        shares: of each cluster, [n_c]. sizes: its answers, [n_c].
+    """
+    clusters = len(shares)
+    if clusters < 2:
+        return Interval(0.0, 1.0, False)
+    share, variance = float(np.mean(shares)), float(np.var(shares, ddof=1)) / clusters
+    effective = share * (1 - share) / variance if variance > 0 else 0.0
+    n = min(max(effective, clusters), float(np.sum(sizes)))
+    square = student(clusters, level) ** 2
+    middle = (share + square / (2 * n)) / (1 + square / n)
+    half = math.sqrt(square * share * (1 - share) / n + square**2 / (4 * n**2)) / (1 + square / n)
+    return Interval(max(middle - half, 0.0), min(middle + half, 1.0))
 
 
 def jackknife_covariance(leave_out: Array) -> Array:
@@ -58,14 +80,15 @@ def jackknife_interval(estimate: float, leave_out: Array, level: float = LEVEL) 
 
 
 def fieller(
-    numerator: float, denominator: float, covariance: Array, n: int, floor: float = -math.inf, level: float = LEVEL
+    numerator: float, denominator: float, covariance: Array, n: float, floor: float = -math.inf, level: float = LEVEL
 ) -> Interval:
     """All ratios β that a test of numerator − β·denominator = 0 does not reject (Fieller, 1954).
 
         (a − β b)² ≤ t² (V_aa − 2 β V_ab + β² V_bb)
 
     Args:
-        numerator, denominator: estimates a and b. covariance: V, shape [2, 2], of (a, b). n: units behind V.
+        numerator, denominator: estimates a and b. covariance: V, shape [2, 2], of (a, b). n: units behind V,
+            its degrees of freedom and one.
         floor: the smallest ratio with a meaning (0 for a ratio of two squares).
 
     Returns the hull of that set above `floor`. When b is not clear of zero the set has no upper (or lower) end:
@@ -88,4 +111,4 @@ def fieller(
     upper = (b - root) / a  # a < 0: the accepted set is everything below the smaller root and above the larger one
     lower = (b + root) / a
     below_counts = lower > floor
-    return Interval(floor if below_counts else upper, math.inf, False)
+    return Interval(floor if below_counts else max(upper, floor), math.inf, False)

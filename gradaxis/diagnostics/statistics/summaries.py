@@ -68,6 +68,8 @@ def critical_batch_size(products: Array) -> Estimate:
     values = (trace_covariance(products), inner_of_means(products))
     covariance = jackknife_covariance(np.stack([leave_out_trace(products), leave_out_inner(products)], axis=1))
     interval = fieller(*values, covariance, len(products), floor=0.0)
+    if interval.bounded and values[1] <= 0:  # a negative |G|² that is clear of zero is chance: it bounds nothing
+        interval = Interval(0.0, math.inf, False)
     return Estimate(values[0] / values[1] if interval.bounded else math.nan, interval)
 
 

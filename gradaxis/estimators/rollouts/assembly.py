@@ -46,7 +46,8 @@ def assemble_batch(
     provenance = {
         "policy": str(getattr(policy, "identity", "")), "tokenizer": tokenizer_fingerprint(policy.tokenizer),
         "task": task, "law": settings.law, "temperature": settings.temperature, "top_k": settings.top_k,
-        "top_p": settings.top_p, "max_new_tokens": settings.max_new_tokens, "group_size": settings.group_size, "groups": settings.groups,
+        "top_p": settings.top_p, "max_new_tokens": settings.max_new_tokens,
+        "group_size": settings.group_size, "groups": settings.groups,
         "seed": settings.seed, "end_tokens": list(settings.end_tokens or ()), "plain": settings.plain,
     }  # fmt: skip
     batch = RolloutBatch(
