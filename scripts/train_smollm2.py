@@ -26,7 +26,7 @@ from gradaxis.estimators.rollouts.items import PromptItem
 from gradaxis.estimators.rollouts.tasks import load_task
 
 TASK = "reasoning-gym:chain_sum[min_terms=2,max_terms=2,min_digits=1,max_digits=2]"
-BEHAVIOR_STEP, POLICY_STEP, TEACHER_STEP = 24, 28, 100
+BEHAVIOR_STEP, POLICY_STEP, TEACHER_STEP = 24, 28, 64
 BATCH, RATE, WARM_UP = 8, 5e-5, 5
 IGNORED = -100
 """The label that the cross-entropy of torch leaves out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,30 @@ import torch
 from torch import Tensor
 
 from gradaxis.diagnostics.candidates import Candidate, check_finite, prepare, swap_key, totals_of
-from gradaxis.diagnostics.evidence import ENTROPY, EXACT, EXACT_ENTROPY, REFERENCE, Evidence, Omitted, Products
+from gradaxis.diagnostics.evidence import (
+    ENTROPY,
+    EXACT,
+    EXACT_ENTROPY,
+    REFERENCE,
+    TASK,
+    WHOLE,
+    Evidence,
+    Omitted,
+    Products,
+)
 from gradaxis.diagnostics.statistics.moments import Array
-from gradaxis.diagnostics.units import Key, Totals, leave_out, pseudo_values, sums_by_unit, units_of
+from gradaxis.diagnostics.units import (
+    Groups,
+    Key,
+    Totals,
+    groups_of,
+    leave_out,
+    pseudo_values,
+    pseudo_values_by_group,
+    sums_by_group,
+    sums_by_unit,
+    units_of,
+)
 from gradaxis.diagnostics.variants import unbiased_reference
 from gradaxis.errors import GradaxisError, InputError, MissingInputError
 from gradaxis.estimators import CompiledEstimator, compile
@@ -29,7 +50,8 @@ TOLERATED = 1e-5
 """Coefficients with a larger part outside the patterns' span would make wrong numbers, and are refused."""
 
 SHORT = 16
-"""Numbers a sequence (tokens times quantities) up to which patterns for all hybrids are affordable."""
+"""Numbers a sequence (tokens times quantities) up to which patterns for all hybrids are affordable, and tokens up to
+which each group is left out in turn: answers can be listed, and the target be exact, only where they are short."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +59,15 @@ class Plan:
     """Everything whose gradient is wanted, before any gradient is taken.
 
     `totals` are derivatives on the whole batch by key, `without` those with each prompt left out, for the keys that
-    couple the batch. `patterns` span them all.
+    couple the batch, and `without_groups` those with each group left out, for the same keys less the hybrids.
+    `patterns` span them all.
     """
 
     evidence: Evidence
     totals: Mapping[Key, Totals]
     without: Mapping[Key, Sequence[Totals]]
     patterns: Patterns | None
+    without_groups: Mapping[Key, Sequence[Totals]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,7 +108,8 @@ def plan_evidence(
             candidates[method.label] = prepare(method, registry, batch, slots)
         except GradaxisError as error:
             omitted[method.label] = _omitted(error)
-    evidence = Evidence(point, batch, units_of(batch), registry, candidates, omitted, exact_values=exact_values or {})
+    evidence = Evidence(point, batch, units_of(batch), registry, candidates, omitted, exact_values=exact_values or {},
+                        groups=groups_of(batch))  # fmt: skip
     if not gradients or not candidates:
         return Plan(evidence, {}, {}, None)
     parts: dict[Key, CompiledEstimator] = {}
@@ -100,7 +125,16 @@ def plan_evidence(
     coupled = {key: estimator for key, estimator in parts.items() if estimator.couples == "batch"}
     enough = evidence.n > 1 and coupled
     without = leave_out(batch, evidence.units, lambda rest: totals_of(coupled, rest)) if enough else {}
-    return _span(Plan(evidence, totals, without, None))
+    return _span(Plan(evidence, totals, without, None, _without_groups(evidence, coupled)))
+
+
+def _without_groups(evidence: Evidence, coupled: Mapping[Key, CompiledEstimator]) -> dict[Key, list[dict[str, Tensor]]]:
+    """Derivatives with each group left out; empty where groups are not units."""
+    batch, groups = evidence.batch, evidence.groups
+    own = {key: estimator for key, estimator in coupled.items() if key[1] in (WHOLE, TASK)}
+    if groups is None or not own or batch.tokens.shape[1] > SHORT:
+        return {}
+    return leave_out(batch, groups.units, lambda rest: totals_of(own, rest))
 
 
 def _span(plan: Plan) -> Plan:
@@ -112,14 +146,17 @@ def _span(plan: Plan) -> Plan:
     evidence = plan.evidence
     swaps = {swap_key(label, *place): (label, place)
              for label, candidate in evidence.candidates.items() for place in candidate.swaps}  # fmt: skip
-    groups = {key: [total, *plan.without.get(key, ())] for key, total in plan.totals.items()}
-    methods = [part for key, group in groups.items() if key not in swaps for part in group]
+    families = {
+        key: [total, *plan.without.get(key, ()), *plan.without_groups.get(key, ())]
+        for key, total in plan.totals.items()
+    }
+    methods = [part for key, family in families.items() if key not in swaps for part in family]
     patterns = build_patterns(methods)
-    outside = [key for key in swaps if any(patterns.express(part)[1] > TOLERATED for part in groups[key])]
+    outside = [key for key in swaps if any(patterns.express(part)[1] > TOLERATED for part in families[key])]
     if not outside:
         return replace(plan, patterns=patterns)
     if len(patterns.quantities) * patterns.vectors.shape[3] <= SHORT:
-        return replace(plan, patterns=build_patterns([part for group in groups.values() for part in group]))
+        return replace(plan, patterns=build_patterns([part for family in families.values() for part in family]))
     candidates = dict(evidence.candidates)
     for key in outside:
         label, place = swaps[key]
@@ -127,11 +164,12 @@ def _span(plan: Plan) -> Plan:
         kept = {other: estimator for other, estimator in one.swaps.items() if other != place}
         reason = "its coefficients lie outside those of the methods and would need further backward passes"
         candidates[label] = replace(one, swaps=kept, skipped={**one.skipped, place: reason})
-    return Plan(
-        replace(evidence, candidates=candidates),
-        {key: total for key, total in plan.totals.items() if key not in outside},
-        {key: group for key, group in plan.without.items() if key not in outside},
-        patterns,
+    return replace(
+        plan,
+        evidence=replace(evidence, candidates=candidates),
+        totals={key: total for key, total in plan.totals.items() if key not in outside},
+        without={key: family for key, family in plan.without.items() if key not in outside},
+        patterns=patterns,
     )
 
 
@@ -147,28 +185,54 @@ def complete_evidence(plan: Plan, numbers: GramNumbers) -> Evidence:
     if numbers.matrix.shape != (size, size):
         remedy = "Remove its file: it belongs to other rollouts or methods"
         raise InputError("Gram matrix", f"shape {numbers.matrix.shape}", f"({size}, {size})", remedy)
-    keys, rows = list(plan.totals), []
-    for key, total in plan.totals.items():
-        weights = _express(patterns, total, key)
+    weights = {key: _express(patterns, total, key) for key, total in plan.totals.items()}
+    rows: dict[Key, Array] = {}
+    for key, whole in weights.items():
         if key in plan.without:
-            rows.append(pseudo_values(weights, [_express(patterns, left, key) for left in plan.without[key]]))
+            rows[key] = pseudo_values(whole, [_express(patterns, left, key) for left in plan.without[key]])
         else:
-            rows.append(sums_by_unit(weights, evidence.units))
-    flat = np.concatenate(rows)  # [L·n, N·B]
-    n, found = evidence.n, numbers.names
+            rows[key] = sums_by_unit(whole, evidence.units)
+    products = _products(rows, range(evidence.n), numbers)
+    target = next((key for key in (EXACT, REFERENCE) if key in products.keys), None)
+    evidence = replace(evidence, products=products, target=target)
+    if evidence.groups is None or target != EXACT:
+        return evidence
+    rows = _group_rows(plan, patterns, weights, evidence.groups)
+    return replace(evidence, group_products=_products(rows, evidence.groups.strata.of.tolist(), numbers))
+
+
+def _group_rows(plan: Plan, patterns: Patterns, weights: Mapping[Key, Array], groups: Groups) -> dict[Key, Array]:
+    """Group gradients of the methods, their task parts and the reference. Hybrids are compared over prompts only."""
+    rows: dict[Key, Array] = {}
+    for key, whole in weights.items():
+        if key != REFERENCE and key[1] not in (WHOLE, TASK):
+            continue
+        if key not in plan.without:
+            rows[key] = sums_by_group(whole, groups)
+        elif key in plan.without_groups:
+            left = [_express(patterns, part, key) for part in plan.without_groups[key]]
+            rows[key] = pseudo_values_by_group(whole, left, groups)
+    return rows
+
+
+def _products(rows: Mapping[Key, Array], prompts: Sequence[int], numbers: GramNumbers) -> Products:
+    """Inner products of unit gradients with one another and with the directions that are known exactly.
+
+    Args:
+        rows: weights [units, N·B] of the units of every gradient. prompts: the prompt of each unit.
+    """
+    found, units = numbers.names, len(prompts)
     directions: dict[Key, list[str]] = {}
-    if {f"{PROMPT}{unit}" for unit in range(n)} <= set(found):
-        directions[EXACT] = [f"{PROMPT}{unit}" for unit in range(n)]
+    if {f"{PROMPT}{prompt}" for prompt in prompts} <= set(found):
+        directions[EXACT] = [f"{PROMPT}{prompt}" for prompt in prompts]
     if DIRECTION_ENTROPY in found:
-        directions[EXACT_ENTROPY] = [DIRECTION_ENTROPY] * n  # the same vector for every unit
+        directions[EXACT_ENTROPY] = [DIRECTION_ENTROPY] * units  # the same vector for every unit
     places = [found.index(name) for names in directions.values() for name in names]
+    flat = np.concatenate(list(rows.values()))  # [L·units, N·B]
     cross = flat @ numbers.along[:, places]
-    among = numbers.among[np.ix_(places, places)]
-    matrix = np.block([[flat @ numbers.matrix @ flat.T, cross], [cross.T, among]])
-    keys += list(directions)
-    target = EXACT if EXACT in keys else REFERENCE if REFERENCE in keys else None
-    products = Products(tuple(keys), matrix.reshape(len(keys), n, len(keys), n), numbers.exact)
-    return replace(evidence, products=products, target=target)
+    matrix = np.block([[flat @ numbers.matrix @ flat.T, cross], [cross.T, numbers.among[np.ix_(places, places)]]])
+    keys = (*rows, *directions)
+    return Products(keys, matrix.reshape(len(keys), units, len(keys), units), numbers.exact)
 
 
 def without_model(plan: Plan, reason: str) -> Evidence:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradaxis.diagnostics.units import Key, Totals
 from gradaxis.diagnostics.variants import hybrids, task_part
-from gradaxis.errors import GradaxisError, InputError
+from gradaxis.errors import GradaxisError, InputError, NotYetError
 from gradaxis.estimators import Coefficients, CompiledEstimator, compile
 from gradaxis.estimators.rollouts.batch import RolloutBatch
 from gradaxis.taxonomy import Method, Registry
@@ -22,7 +22,8 @@ class Candidate:
 
     `task` is the estimator without declared terms (`estimator` itself when there are none, or None with `no_task`), and
     `declared` names what was taken out. `swaps` holds, by (slot, other method), the estimators with that slot replaced;
-    `skipped` says why one could not be made. `coefficients` are those of the whole batch.
+    `skipped` says why one that makes an estimator could not be measured, `impossible` why one makes none.
+    `coefficients` are those of the whole batch.
     """
 
     method: Method
@@ -31,6 +32,7 @@ class Candidate:
     declared: tuple[str, ...] = ()
     swaps: dict[tuple[str, str], CompiledEstimator] = field(default_factory=dict)
     skipped: dict[tuple[str, str], str] = field(default_factory=dict)
+    impossible: dict[tuple[str, str], str] = field(default_factory=dict)
     coefficients: Coefficients | None = None
 
     @property
@@ -70,15 +72,22 @@ def prepare(method: Method, registry: Registry, batch: RolloutBatch, slots: bool
     check_finite(coefficients.total, method.label)
     stripped, declared = task_part(method, registry.methods)
     task = compile(stripped) if declared else estimator
-    swaps, skipped = {}, {}
+    swaps, skipped, impossible = {}, {}, {}
     for other in compared_with(method, registry) if slots else ():
         for hybrid in hybrids(method, other, registry.methods):
             place = (hybrid.slot, hybrid.other)
             if hybrid.method is None:
-                skipped[place] = hybrid.reason
+                impossible[place] = hybrid.reason
                 continue
             try:
                 swapped = compile(hybrid.method)
+            except NotYetError as error:
+                skipped[place] = str(error)
+                continue
+            except GradaxisError as error:  # parts that contradict one another
+                impossible[place] = str(error)
+                continue
+            try:
                 lacking = swapped.missing(batch)
                 if lacking:
                     raise lacking[0]
@@ -86,7 +95,7 @@ def prepare(method: Method, registry: Registry, batch: RolloutBatch, slots: bool
                 swaps[place] = swapped
             except GradaxisError as error:
                 skipped[place] = str(error)
-    return Candidate(method, estimator, task, declared, swaps, skipped, coefficients)
+    return Candidate(method, estimator, task, declared, swaps, skipped, impossible, coefficients)
 
 
 def compared_with(method: Method, registry: Registry) -> list[Method]:

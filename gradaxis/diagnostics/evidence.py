@@ -10,7 +10,7 @@ import numpy as np
 
 from gradaxis.diagnostics.candidates import Candidate
 from gradaxis.diagnostics.statistics.moments import Array
-from gradaxis.diagnostics.units import FEWEST_UNITS, Key
+from gradaxis.diagnostics.units import FEWEST_UNITS, Groups, Key
 from gradaxis.estimators.rollouts.batch import RolloutBatch
 from gradaxis.taxonomy import Registry
 
@@ -32,7 +32,7 @@ class Omitted:
 
 @dataclass(frozen=True)
 class Products:
-    """Inner products of the unit gradients of L rows on n prompts: `matrix` float64 [L, n, L, n]."""
+    """Inner products of the unit gradients of L rows on n units, prompts or groups: `matrix` float64 [L, n, L, n]."""
 
     keys: tuple[Key, ...]
     matrix: Array
@@ -50,6 +50,8 @@ class Evidence:
     `candidates` are the methods that could be computed, `omitted` the others; both by label. `products` is None without
     a model, with the reason in `no_products`. `target` is the key of the gradient that bias is measured against and
     None, with the reason in `no_target`, where there is none. `exact_values` holds numbers that enumeration gave.
+    `groups` are the groups of the prompts, where every prompt has two or more, and `group_products` the inner products
+    with groups as units, where the target is exact: of the methods, their task parts, the reference and what is exact.
     """
 
     point: str
@@ -63,6 +65,8 @@ class Evidence:
     target: Key | None = None
     no_target: str = ""
     exact_values: Mapping[str, Any] = field(default_factory=dict)
+    groups: Groups | None = None
+    group_products: Products | None = None
 
     @property
     def n(self) -> int:
@@ -95,12 +99,24 @@ class Evidence:
         assert self.products is not None, "ask `has` first"
         return self.products.of(first, second or first)
 
+    def by_group(self, first: Key, second: Key | None = None) -> Array:
+        """Inner products [M, M] of two gradients with groups as units. Only where `group_products` is there."""
+        assert self.group_products is not None, "ask for `group_products` first"
+        return self.group_products.of(first, second or first)
+
     def realised(self, first: Key, second: Key) -> float:
         """The inner product of two gradients of this very batch: the mean over all pairs of units."""
         return float(np.mean(self.of(first, second)))
 
     def too_few_units(self, label: str) -> str:
         """Why no spread is reported for a method, or the empty string."""
-        if self.candidates[label].couples == "batch" and self.n < FEWEST_UNITS:
-            return f"it couples the batch, and its units are trusted from {FEWEST_UNITS} prompts on; here are {self.n}"
+        return self._too_few(label, self.n, "prompts")
+
+    def too_few_groups(self, label: str) -> str:
+        """The same where groups are the units."""
+        return self._too_few(label, len(self.groups.strata.of) if self.groups is not None else 0, "groups")
+
+    def _too_few(self, label: str, count: int, units: str) -> str:
+        if self.candidates[label].couples == "batch" and count < FEWEST_UNITS:
+            return f"it couples the batch, and its units are trusted from {FEWEST_UNITS} {units} on; here are {count}"
         return ""

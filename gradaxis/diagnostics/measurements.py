@@ -28,8 +28,9 @@ class Measurement:
     """One number about one method at one point of an update, with its interval and what follows from it.
 
     `estimate`, `low` and `high` are in `unit`; an open end is ±infinity and an unknown value is None. `interval` says
-    how the interval was made, `n` how many independent units (prompts) it rests on, `exact` whether the inner products
-    behind it are exact (True) or projected (False). `part` names the part of the data the row speaks of ("position 3").
+    how the interval was made, `n` how many independent units it rests on (prompts, or groups where `interval` says so),
+    `exact` whether the inner products behind it are exact (True) or projected (False). `part` names the part of the
+    data the row speaks of ("position 3").
     `axis`, `slot` and `failure` are registry ids. `needs` are the inputs that would turn `not assessed` into a number.
     """
 

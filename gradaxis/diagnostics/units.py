@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradaxis.diagnostics.statistics import Array, Strata
@@ -33,9 +35,9 @@ def units_of(batch: RolloutBatch) -> Array:
 
 @dataclass(frozen=True)
 class Groups:
-    """The groups of every prompt: `units` [N] the number of each sequence's group, `strata` the prompt of each group."""
+    """The groups as units: `units` [N] is the number of each sequence's group, `strata` the prompt of each group."""
 
-    units: Array
+    units: NDArray[np.int64]
     strata: Strata
 
 
@@ -48,7 +50,7 @@ def groups_of(batch: RolloutBatch) -> Groups | None:
 
 
 def leave_out(
-    batch: RolloutBatch, units: Array, totals: Callable[[RolloutBatch], dict[Key, Totals]]
+    batch: RolloutBatch, units: NDArray[Any], totals: Callable[[RolloutBatch], dict[Key, Totals]]
 ) -> dict[Key, list[dict[str, Tensor]]]:
     """Derivatives without each unit in turn, computed anew on the rest and laid back into the rows of the batch.
 

@@ -12,12 +12,12 @@ from gradaxis.diagnostics.evidence import Evidence
 from gradaxis.diagnostics.provenance import Clock
 from gradaxis.diagnostics.stages import Stages
 
-SMALL = {"prompts": 16, "group_size": 4}
+SMALL = {"prompts": 16, "group_size": 4, "groups": 1}
 
 
 @pytest.fixture(scope="session")
 def small_config() -> Callable[..., ExperimentConfig]:
-    """A configuration of the demo with 16 prompts of 4 answers."""
+    """A configuration of the demo with 16 prompts of one group of 4 answers."""
     return lambda **changes: ExperimentConfig.demo(**{**SMALL, **changes})
 
 

@@ -241,7 +241,8 @@ def test_slot_effects_are_those_of_the_replaced_slot(evidence):
     effect = pick(rows, "slot_effect", method="gspo", slot="trust_region", compared_with="grpo")
     assert effect.estimate == pytest.approx(0, abs=1e-6)
     skipped = pick(rows, "slot_effect", method="dapo", slot="sampling")
-    assert skipped.verdict == "not assessed"
+    assert skipped.verdict == "not applicable"
+    assert "before these rollouts were drawn" in skipped.reason
 
 
 def test_without_a_model_gradients_are_not_assessed_and_the_rest_is(evidence, registry):

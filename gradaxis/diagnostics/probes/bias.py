@@ -11,15 +11,18 @@ from dataclasses import replace
 
 from gradaxis.diagnostics.evidence import EXACT, TASK, WHOLE, Evidence
 from gradaxis.diagnostics.measurements import Measurement, judge, not_assessed
-from gradaxis.diagnostics.probes.rows import OWN_RULE, fill, start, without_products
-from gradaxis.diagnostics.probes.target import residual_of
+from gradaxis.diagnostics.probes.rows import BETWEEN_GROUPS, OWN_RULE, fill, start, without_products
+from gradaxis.diagnostics.probes.target import given_of, residual_of
 from gradaxis.diagnostics.statistics import (
     Estimate,
     Interval,
+    cosine_given,
     cosine_of_means,
     cosine_with_known,
     efficiency,
+    efficiency_given,
     efficiency_on_known,
+    gain_given,
     gain_of_means,
     gain_on_known,
 )
@@ -36,8 +39,9 @@ def measure(evidence: Evidence) -> list[Measurement]:
     """For each method gain, cosine and orthogonal relative bias against the target, and the efficiency of one update.
 
     The target is the exact ∇J of J on these very prompts where the policy can be enumerated; else it is that of the
-    task, as the unbiased reference built from slots estimates it, with prompts as draws. No cosine is given where its
-    own interval does not resolve the direction.
+    task, as the unbiased reference built from slots estimates it, with prompts as draws. With two groups a prompt or
+    more the units beside an exact target are groups, and how prompts differ is no error; with one, the spread between
+    prompts stands in for the noise. No cosine is given where its own interval does not resolve the direction.
     """
     if evidence.products is None:
         return without_products(evidence, PROBE, METRICS)
@@ -59,17 +63,25 @@ def measure(evidence: Evidence) -> list[Measurement]:
 
 def _against_target(evidence: Evidence, label: str, base: Measurement) -> list[Measurement]:
     assert evidence.target is not None
-    problem = evidence.too_few_units(label)
-    if problem:
-        advice = "use more prompts (--prompts)"
-        return [replace(base, metric=metric, verdict="unresolved", reason=problem, advice=advice) for metric in METRICS]
     key = evidence.key(label, TASK)
+    given = evidence.group_products is not None and key in evidence.group_products.keys
+    if given and evidence.groups is not None:
+        base = replace(base, n=len(evidence.groups.strata.of))
+    problem = evidence.too_few_groups(label) if given else evidence.too_few_units(label)
+    more = "draw more groups a prompt (--groups)" if given else "use more prompts (--prompts)"
+    if problem:
+        return [replace(base, metric=metric, verdict="unresolved", reason=problem, advice=more) for metric in METRICS]
     own, target = evidence.of(key), evidence.of(evidence.target)
     if not own.any():
         return [
             not_assessed(replace(base, metric=metric), "its gradient is zero on these rollouts") for metric in METRICS
         ]
-    if evidence.target == EXACT:
+    how_share = JACKKNIFE + " of its logarithm"
+    if given and evidence.groups is not None:
+        units, strata = given_of(evidence, key), evidence.groups.strata
+        gain, cosine = gain_given(units, strata), cosine_given(units, strata)
+        share, how, how_share = efficiency_given(units, evidence.by_group(key), strata), BETWEEN_GROUPS, BETWEEN_GROUPS
+    elif evidence.target == EXACT:
         residual = residual_of(evidence, key)
         gain, cosine = gain_on_known(residual), cosine_with_known(residual)
         share, how = efficiency_on_known(residual, own), STUDENT
@@ -77,16 +89,19 @@ def _against_target(evidence: Evidence, label: str, base: Measurement) -> list[M
         cross = evidence.of(key, evidence.target)
         gain, cosine = gain_of_means(cross, target), cosine_of_means(own, target, cross)
         share, how = efficiency(own, own, cross, target), FIELLER
-    hidden = "noise hides the direction at this number of prompts"
+    hidden = f"noise hides the direction at this number of {'groups' if given else 'prompts'}"
     row = fill(replace(base, metric="cosine", unit="cosine"), cosine, how, hidden)
     if cosine.resolved:
         row = judge(row, low_is_good=False, watch=0.99, bad=0.9, source=OWN_RULE)
-    advice = "the direction, not only the step size, differs from the target; see which slot does it (probe slots)"
+    advice = {"unresolved": more}
+    if row.verdict in ("watch", "bad"):
+        text = "the direction, not only the step size, differs from the target; see which slot does it (probe slots)"
+        advice[row.verdict] = text
     return [
         fill(replace(base, metric="gain", unit="ratio"), gain, how, hidden),
-        replace(row, advice=advice if row.verdict in ("watch", "bad") else ""),
+        replace(row, advice=advice.get(row.verdict, "")),
         fill(replace(base, metric="orthogonal_bias", unit="ratio"), _tangent(cosine), how, hidden),
-        fill(replace(base, metric="efficiency", unit="share"), share, JACKKNIFE + " of its logarithm", hidden),
+        fill(replace(base, metric="efficiency", unit="share"), share, how_share, hidden),
     ]
 
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from gradaxis.diagnostics.evidence import ENTROPY, EXACT, EXACT_ENTROPY, Evidence
 from gradaxis.diagnostics.measurements import Measurement, not_assessed
-from gradaxis.diagnostics.probes.rows import fill, start, without_products
-from gradaxis.diagnostics.probes.target import values_along
+from gradaxis.diagnostics.probes.rows import BETWEEN_GROUPS, fill, start, without_products
+from gradaxis.diagnostics.probes.target import group_values_along, values_along
 from gradaxis.diagnostics.statistics import (
     Array,
     Estimate,
@@ -26,6 +26,8 @@ from gradaxis.diagnostics.statistics import (
     leave_out_inner,
     mean_interval,
     ratio_of_means,
+    stratified_mean,
+    stratified_ratio,
 )
 from gradaxis.diagnostics.units import Key
 from gradaxis.errors import MissingInputError
@@ -123,11 +125,20 @@ def _first_order(evidence: Evidence, label: str) -> list[Measurement]:
     if not evidence.has(ENTROPY):
         reason = "no gradient of the entropy among the inner products"
         return [not_assessed(row, reason, ("entropy",)) for row in (base, price)]
-    problem = evidence.too_few_units(label)
+    key = evidence.key(label)
+    exact = evidence.target == EXACT and evidence.has(EXACT_ENTROPY)
+    given = exact and evidence.group_products is not None and key in evidence.group_products.keys
+    problem = evidence.too_few_groups(label) if given else evidence.too_few_units(label)
     if problem:
         return [replace(row, verdict="unresolved", reason=problem) for row in (base, price)]
-    key = evidence.key(label)
-    if evidence.target == EXACT and evidence.has(EXACT_ENTROPY):
+    if given and evidence.groups is not None:
+        strata = evidence.groups.strata
+        change, reward = group_values_along(evidence, key, EXACT_ENTROPY), group_values_along(evidence, key, EXACT)
+        estimate = stratified_mean(change, strata)
+        ratio, how = stratified_ratio(-change, reward, strata), BETWEEN_GROUPS
+        part = "exact gradient of the entropy, these prompts"
+        base, price = (replace(row, part=part, n=len(strata.of)) for row in (base, price))
+    elif exact:
         change, reward = values_along(evidence, key, EXACT_ENTROPY), values_along(evidence, key, EXACT)
         estimate = Estimate(float(change.mean()), mean_interval(change))
         ratio, how = ratio_of_means(-change, reward), STUDENT

@@ -9,10 +9,11 @@ import numpy as np
 from gradaxis.diagnostics.evidence import Evidence
 from gradaxis.diagnostics.measurements import Measurement, judge, not_assessed
 from gradaxis.diagnostics.probes.rows import OWN_RULE, fill, plain, start
-from gradaxis.diagnostics.statistics import Estimate, mean_interval
+from gradaxis.diagnostics.statistics import Estimate, mean_interval, share_interval
 from gradaxis.estimators.rollouts.reward_variance import reward_variance_shares
 
 PROBE = "reward"
+WILSON = "95 %, Wilson's interval at the effective number of answers, prompts as clusters"
 
 
 def measure(evidence: Evidence) -> list[Measurement]:
@@ -25,8 +26,14 @@ def measure(evidence: Evidence) -> list[Measurement]:
     length = replace(base, metric="mean_length", unit="tokens", slot="", axis="")
     rows.append(_mean(length, batch.length.double().cpu().numpy(), evidence))
     cut = replace(base, metric="truncated_share", unit="share of answers", slot="", axis="", failure="truncation-noise")
-    rows.append(_mean(cut, batch.truncated.double().cpu().numpy(), evidence))
+    rows.append(_share(cut, batch.truncated.double().cpu().numpy(), evidence))
     return rows + _shares(replace(base, metric="reward_variance_share", unit="share"), evidence)
+
+
+def _share(row: Measurement, values: np.ndarray, evidence: Evidence) -> Measurement:
+    sizes = np.bincount(evidence.units, minlength=evidence.n)
+    shares = np.bincount(evidence.units, values, evidence.n) / sizes
+    return fill(row, Estimate(float(shares.mean()), share_interval(shares, sizes)), WILSON)
 
 
 def _mean(row: Measurement, values: np.ndarray, evidence: Evidence) -> Measurement:

@@ -23,6 +23,10 @@ def start(evidence: Evidence, probe: str, metric: str, method: str = "", slot: s
                           "axis": axis, "n": evidence.n, "exact": exact, **fields})  # fmt: skip
 
 
+BETWEEN_GROUPS = "95 %, between the groups of a prompt, these prompts as given"
+"""How an interval was made whose units are groups and whose strata are prompts; `n` is then the number of groups."""
+
+
 def fill(row: Measurement, estimate: Estimate, interval: str, reason: str = "") -> Measurement:
     """The row with a number and its interval; `unresolved` where the interval's gate leaves no number.
 

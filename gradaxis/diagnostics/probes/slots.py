@@ -34,12 +34,14 @@ def measure(evidence: Evidence) -> list[Measurement]:
         return without_products(evidence, PROBE, (DIRECTION, NOISE))
     rows = []
     for label, candidate in evidence.candidates.items():
-        for slot, other in [*candidate.swaps, *candidate.skipped]:
+        for slot, other in [*candidate.swaps, *candidate.skipped, *candidate.impossible]:
             base = start(evidence, PROBE, DIRECTION, label, slot, compared_with=other, unit="1 − cosine")
             base = replace(base, failure=_failure(evidence, label, slot))
+            start_of_reason = f"no hybrid with the {slot} of {other}: "
             if (slot, other) in candidate.skipped:
-                reason = f"no hybrid with the {slot} of {other}: {candidate.skipped[slot, other]}"
-                rows.append(not_assessed(base, reason))
+                rows.append(not_assessed(base, start_of_reason + candidate.skipped[slot, other]))
+            elif (slot, other) in candidate.impossible:
+                rows.append(replace(base, reason=start_of_reason + candidate.impossible[slot, other]))
             else:
                 rows += _effects(evidence, label, slot, other, base)
     return rows

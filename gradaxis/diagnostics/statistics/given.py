@@ -3,6 +3,9 @@
 Letters as in `strata`; g_u is the gradient of group u, scaled so that x̄ is the gradient of the batch; t_u the known
 gradient of its prompt, t̄ the mean over prompts; e_u noise of known mean zero on the same rollouts. Unlike `known`,
 nothing here counts the differences between prompts as error.
+
+Intervals know only the spread that was seen. An answer so rare that no group of its prompt holds one adds nothing to
+it, so that with few groups and many silent prompts they cover less often than they say.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from gradaxis.diagnostics.statistics.moments import Array
@@ -35,7 +36,7 @@ def mean_interval(values: Array, level: float = LEVEL) -> Interval:
     return Interval(float(np.mean(values)) - half, float(np.mean(values)) + half)
 
 
-def share_interval(shares: Array, sizes: Array, level: float = LEVEL) -> Interval:
+def share_interval(shares: Array, sizes: NDArray[Any], level: float = LEVEL) -> Interval:
     """Wilson's interval for a share, with clusters as the units of independence (Korn and Graubard, 1998). In [0, 1].
 
     Wilson's formula at the effective number of answers n = p (1 − p) / Var(p̂), with p̂ the mean of the n_c clusters'

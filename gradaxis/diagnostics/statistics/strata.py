@@ -65,7 +65,7 @@ def freedom(squares: Array, strata: Strata) -> float:
     Args:
         squares: squared deviations from the stratum's mean, [M].
     """
-    parts = np.bincount(strata.of, strata.weight * squares)
+    parts = np.bincount(strata.of, strata.weight * np.maximum(squares, 0.0))  # a centred zero may be rounded below 0
     if not parts.sum() > 0:
         return float((strata.counts - 1).sum())
     return float(parts.sum() ** 2 / (parts**2 / (strata.counts - 1)).sum())
