@@ -88,7 +88,7 @@ def certainty_of(rows: Sequence[Measurement]) -> str:
     exact = {row.exact for row in rows if row.exact is not None}
     parts = [format_list(hows, limit=3)] if hows else []
     if counts:
-        unit = next((unit for unit in ("prompts", "groups") if any(unit in how for how in hows)), "units")
+        unit = next((unit for unit in ("groups", "prompts") if any(unit in how for how in hows)), "units")
         parts.append(f"{counts[0]} {unit}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} {unit}")
     if exact:
         parts.append("inner products exact" if exact == {True} else "inner products projected, hence estimated")

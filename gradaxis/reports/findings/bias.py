@@ -43,7 +43,7 @@ def bias_finding(results: Results) -> Finding | None:
             parts.append(f"Not resolved for {names}.")
         else:
             text = f"{at_point(point)} these data do not resolve where any expected gradient points beside {target}: "
-            parts.append(f"{text}with {hidden[0].n} prompts noise hides the direction of {names}.")
+            parts.append(f"{text}noise hides the direction of {names}.")
     return Finding(
         kind="bias",
         text=" ".join(sentence(part) if not index else part for index, part in enumerate(parts)),
@@ -51,8 +51,15 @@ def bias_finding(results: Results) -> Finding | None:
         certainty=certainty_of(off or along or hidden),
         methods=tuple(row.method for row in (*off, *along)),
         points=(point,),
-        remedy=more_prompts(results, point) if hidden else "",
+        remedy=_more_data(results, hidden) if hidden else "",
     )
+
+
+def _more_data(results: Results, hidden: list[Measurement]) -> str:
+    """Against the exact ∇J the prompts are given, and more groups of each say more; else prompts are what is drawn."""
+    if "exact" in hidden[0].compared_with:
+        return "more groups a prompt (--groups)."
+    return more_prompts(results, hidden[0].point)
 
 
 def more_prompts(results: Results, point: str) -> str:
