@@ -31,8 +31,9 @@ GroupsOption = Annotated[int, typer.Option(help="Groups a prompt; more of them n
 def add_measuring_commands(app: typer.Typer) -> None:
     """Add the three commands to the application."""
     app.command(epilog="Example: gradaxis demo --output demo")(demo)
-    app.command(epilog="Example: gradaxis probe --model ./my-model --task reasoning-gym:gcd --output results")(probe)
-    app.command(epilog="Example: gradaxis report demo -o demo/report.md")(report)
+    example = "gradaxis probe --model embedded:policy --task arithmetic --methods dr-grpo,cispo --output results"
+    app.command(epilog=f"Example: {example}")(probe)
+    app.command(epilog="Example: gradaxis report results -o report.md")(report)
 
 
 def demo(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from gradaxis.diagnostics.candidates import Candidate, check_finite, prepare, swap_key, totals_of
@@ -53,13 +54,18 @@ SHORT = 16
 """Numbers a sequence (tokens times quantities) up to which patterns for all hybrids are affordable, and tokens up to
 which each group is left out in turn: answers can be listed, and the target be exact, only where they are short."""
 
+AFFORDABLE = 6000
+"""How often the coefficients of hybrids that couple the batch are computed anew, once for each hybrid and group left
+out: a few seconds. Beyond it they are not compared over groups."""
+
 
 @dataclass(frozen=True)
 class Plan:
     """Everything whose gradient is wanted, before any gradient is taken.
 
     `totals` are derivatives on the whole batch by key, `without` those with each prompt left out, for the keys that
-    couple the batch, and `without_groups` those with each group left out, for the same keys less the hybrids.
+    couple the batch, and `without_groups` those with each group left out, for the same keys less what is not the task
+    part of a hybrid.
     `patterns` span them all.
     """
 
@@ -84,6 +90,15 @@ class GramNumbers:
     names: tuple[str, ...]
     along: Array
     among: Array
+
+    def directions(self, prompts: Sequence[int]) -> dict[Key, list[int]]:
+        """The places of the directions that are known exactly, by key, for units of these prompts."""
+        found: dict[Key, list[int]] = {}
+        if {f"{PROMPT}{prompt}" for prompt in prompts} <= set(self.names):
+            found[EXACT] = [self.names.index(f"{PROMPT}{prompt}") for prompt in prompts]
+        if DIRECTION_ENTROPY in self.names:
+            found[EXACT_ENTROPY] = [self.names.index(DIRECTION_ENTROPY)] * len(prompts)  # the same for every unit
+        return found
 
 
 def plan_evidence(
@@ -125,14 +140,29 @@ def plan_evidence(
     coupled = {key: estimator for key, estimator in parts.items() if estimator.couples == "batch"}
     enough = evidence.n > 1 and coupled
     without = leave_out(batch, evidence.units, lambda rest: totals_of(coupled, rest)) if enough else {}
-    return _span(Plan(evidence, totals, without, None, _without_groups(evidence, coupled)))
+    return _span(Plan(evidence, totals, without, None, _without_groups(evidence, coupled, totals)))
 
 
-def _without_groups(evidence: Evidence, coupled: Mapping[Key, CompiledEstimator]) -> dict[Key, list[dict[str, Tensor]]]:
-    """Derivatives with each group left out; empty where groups are not units."""
+def _without_groups(
+    evidence: Evidence, coupled: Mapping[Key, CompiledEstimator], totals: Mapping[Key, Totals]
+) -> dict[Key, list[dict[str, Tensor]]]:
+    """Derivatives with each group left out; empty where groups are not units.
+
+    Of the hybrids only the task parts are wanted, and only those that differ from the method's on these rollouts.
+    """
     batch, groups = evidence.batch, evidence.groups
     own = {key: estimator for key, estimator in coupled.items() if key[1] in (WHOLE, TASK)}
-    if groups is None or not own or batch.tokens.shape[1] > SHORT:
+    if groups is None or batch.tokens.shape[1] > SHORT:
+        return {}
+    more = {}
+    for label, one in evidence.candidates.items():
+        task = totals.get((label, TASK), totals[label, WHOLE])
+        for key in {one.task_key(*place) for place in one.swapped_tasks} & coupled.keys():
+            if not _same(totals[key], task):
+                more[key] = coupled[key]
+    if len(more) * len(groups.strata.of) <= AFFORDABLE:
+        own |= more
+    if not own:
         return {}
     return leave_out(batch, groups.units, lambda rest: totals_of(own, rest))
 
@@ -144,31 +174,36 @@ def _span(plan: Plan) -> Plan:
     gets them where answers are short, and is skipped, with the reason, elsewhere.
     """
     evidence = plan.evidence
-    swaps = {swap_key(label, *place): (label, place)
-             for label, candidate in evidence.candidates.items() for place in candidate.swaps}  # fmt: skip
+    swaps = {key: (label, place) for label, candidate in evidence.candidates.items() for place in candidate.swaps
+             for key in (swap_key(label, *place), candidate.task_key(*place))}  # fmt: skip
     families = {
         key: [total, *plan.without.get(key, ()), *plan.without_groups.get(key, ())]
         for key, total in plan.totals.items()
     }
     methods = [part for key, family in families.items() if key not in swaps for part in family]
     patterns = build_patterns(methods)
-    outside = [key for key in swaps if any(patterns.express(part)[1] > TOLERATED for part in families[key])]
+    outside = [
+        key for key in swaps if key in families and any(patterns.express(part)[1] > TOLERATED for part in families[key])
+    ]
     if not outside:
         return replace(plan, patterns=patterns)
     if len(patterns.quantities) * patterns.vectors.shape[3] <= SHORT:
         return replace(plan, patterns=build_patterns([part for family in families.values() for part in family]))
     candidates = dict(evidence.candidates)
-    for key in outside:
-        label, place = swaps[key]
+    places = {swaps[key] for key in outside}
+    for label, place in places:
         one = candidates[label]
-        kept = {other: estimator for other, estimator in one.swaps.items() if other != place}
+        kept, tasks = ({at: estimator for at, estimator in some.items() if at != place}
+                       for some in (one.swaps, one.swapped_tasks))  # fmt: skip
         reason = "its coefficients lie outside those of the methods and would need further backward passes"
-        candidates[label] = replace(one, swaps=kept, skipped={**one.skipped, place: reason})
+        candidates[label] = replace(one, swaps=kept, swapped_tasks=tasks, skipped={**one.skipped, place: reason})
+    dropped = {key for key, place in swaps.items() if place in places}
     return replace(
         plan,
         evidence=replace(evidence, candidates=candidates),
-        totals={key: total for key, total in plan.totals.items() if key not in outside},
-        without={key: family for key, family in plan.without.items() if key not in outside},
+        totals={key: total for key, total in plan.totals.items() if key not in dropped},
+        without={key: family for key, family in plan.without.items() if key not in dropped},
+        without_groups={key: family for key, family in plan.without_groups.items() if key not in dropped},
         patterns=patterns,
     )
 
@@ -185,14 +220,8 @@ def complete_evidence(plan: Plan, numbers: GramNumbers) -> Evidence:
     if numbers.matrix.shape != (size, size):
         remedy = "Remove its file: it belongs to other rollouts or methods"
         raise InputError("Gram matrix", f"shape {numbers.matrix.shape}", f"({size}, {size})", remedy)
-    weights = {key: _express(patterns, total, key) for key, total in plan.totals.items()}
-    rows: dict[Key, Array] = {}
-    for key, whole in weights.items():
-        if key in plan.without:
-            rows[key] = pseudo_values(whole, [_express(patterns, left, key) for left in plan.without[key]])
-        else:
-            rows[key] = sums_by_unit(whole, evidence.units)
-    products = _products(rows, range(evidence.n), numbers)
+    weights = {key: _express(patterns, plan.totals[key], key) for key in sorted(plan.totals, key=_is_hybrid)}
+    products = _products(_prompt_rows(plan, patterns, weights), range(evidence.n), numbers)
     target = next((key for key in (EXACT, REFERENCE) if key in products.keys), None)
     evidence = replace(evidence, products=products, target=target)
     if evidence.groups is None or target != EXACT:
@@ -201,38 +230,58 @@ def complete_evidence(plan: Plan, numbers: GramNumbers) -> Evidence:
     return replace(evidence, group_products=_products(rows, evidence.groups.strata.of.tolist(), numbers))
 
 
-def _group_rows(plan: Plan, patterns: Patterns, weights: Mapping[Key, Array], groups: Groups) -> dict[Key, Array]:
-    """Group gradients of the methods, their task parts and the reference. Hybrids are compared over prompts only."""
-    rows: dict[Key, Array] = {}
+def _prompt_rows(plan: Plan, patterns: Patterns, weights: Mapping[Key, Array]) -> Iterator[tuple[Key, Array]]:
+    """Unit gradients of everything, one vector a prompt."""
     for key, whole in weights.items():
-        if key != REFERENCE and key[1] not in (WHOLE, TASK):
-            continue
-        if key not in plan.without:
-            rows[key] = sums_by_group(whole, groups)
+        if key in plan.without:
+            yield key, pseudo_values(whole, [_express(patterns, left, key) for left in plan.without[key]])
+        else:
+            yield key, sums_by_unit(whole, plan.evidence.units)
+
+
+def _group_rows(
+    plan: Plan, patterns: Patterns, weights: Mapping[Key, Array], groups: Groups
+) -> Iterator[tuple[Key, Array]]:
+    """Group gradients of the reference and of all methods and hybrids whose coefficients without each group are known
+    or not needed.
+    """
+    for key, whole in weights.items():
+        if key not in plan.without and key != ENTROPY:
+            yield key, sums_by_group(whole, groups)
         elif key in plan.without_groups:
             left = [_express(patterns, part, key) for part in plan.without_groups[key]]
-            rows[key] = pseudo_values_by_group(whole, left, groups)
-    return rows
+            yield key, pseudo_values_by_group(whole, left, groups)
 
 
-def _products(rows: Mapping[Key, Array], prompts: Sequence[int], numbers: GramNumbers) -> Products:
+def _products(rows: Iterable[tuple[Key, Array]], prompts: Sequence[int], numbers: GramNumbers) -> Products:
     """Inner products of unit gradients with one another and with the directions that are known exactly.
 
     Args:
-        rows: weights [units, N·B] of the units of every gradient. prompts: the prompt of each unit.
+        rows: weights [units, N·B] of the units of every gradient, hybrids last; those are met with their own method
+            and with what belongs to none.
+        prompts: the prompt of each unit.
     """
-    found, units = numbers.names, len(prompts)
-    directions: dict[Key, list[str]] = {}
-    if {f"{PROMPT}{prompt}" for prompt in prompts} <= set(found):
-        directions[EXACT] = [f"{PROMPT}{prompt}" for prompt in prompts]
-    if DIRECTION_ENTROPY in found:
-        directions[EXACT_ENTROPY] = [DIRECTION_ENTROPY] * units  # the same vector for every unit
-    places = [found.index(name) for names in directions.values() for name in names]
-    flat = np.concatenate(list(rows.values()))  # [L·units, N·B]
-    cross = flat @ numbers.along[:, places]
-    matrix = np.block([[flat @ numbers.matrix @ flat.T, cross], [cross.T, numbers.among[np.ix_(places, places)]]])
-    keys = (*rows, *directions)
-    return Products(keys, matrix.reshape(len(keys), units, len(keys), units), numbers.exact)
+    directions = numbers.directions(prompts)
+    along = {name: np.ascontiguousarray(numbers.along[:, places]) for name, places in directions.items()}
+    blocks = {(one, other): numbers.among[np.ix_(directions[one], directions[other])]
+              for one in directions for other in directions}  # fmt: skip
+    known: dict[Key, Array] = {}  # <·, g>: [N·B, units]
+    for key, dense in rows:
+        # The units of a method that does not couple them hold their own rows alone, and zeros elsewhere.
+        flat = csr_array(dense) if np.count_nonzero(dense) < 0.1 * dense.size else dense
+        mapped = np.ascontiguousarray((flat @ numbers.matrix).T)
+        blocks[key, key] = flat @ mapped
+        blocks.update({(key, name): flat @ part for name, part in along.items()})
+        own = not _is_hybrid(key)
+        blocks.update({(key, name): flat @ part for name, part in known.items() if own or name[0] in ("", key[0])})
+        if own:
+            known[key] = mapped
+    keys = dict.fromkeys(key for key, _ in blocks if key not in directions)
+    return Products((*keys, *directions), blocks, numbers.exact)
+
+
+def _is_hybrid(key: Key) -> bool:
+    return key not in (REFERENCE, ENTROPY) and key[1] not in (WHOLE, TASK)
 
 
 def without_model(plan: Plan, reason: str) -> Evidence:
@@ -252,6 +301,13 @@ def _entropy(batch: RolloutBatch) -> dict[str, Tensor]:
     """Derivatives of the mean entropy over all policy tokens of the batch, at the contexts that it holds."""
     mask = batch.mask.to(torch.float64)
     return {"entropy": mask / mask.sum().clamp(min=1.0)}
+
+
+def _same(one: Totals, other: Totals) -> bool:
+    """Whether the derivatives agree but for rounding."""
+    names = one.keys() | other.keys()
+    zero = torch.zeros(())
+    return all(torch.allclose(one.get(name, zero), other.get(name, zero), rtol=1e-6, atol=1e-12) for name in names)
 
 
 def _omitted(error: GradaxisError) -> Omitted:

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from gradaxis.diagnostics.units import Key, Totals
-from gradaxis.diagnostics.variants import hybrids, task_part
+from gradaxis.diagnostics.variants import Hybrid, hybrids, same_slot, task_part
 from gradaxis.errors import GradaxisError, InputError, NotYetError
 from gradaxis.estimators import Coefficients, CompiledEstimator, compile
 from gradaxis.estimators.rollouts.batch import RolloutBatch
-from gradaxis.taxonomy import Method, Registry
+from gradaxis.taxonomy import SLOTS, Method, Registry
+
+Place = tuple[str, str]
+"""A slot, and the method that it is taken from."""
 
 
 @dataclass(frozen=True)
@@ -21,18 +24,20 @@ class Candidate:
     """One method with all that is measured about it.
 
     `task` is the estimator without declared terms (`estimator` itself when there are none, or None with `no_task`), and
-    `declared` names what was taken out. `swaps` holds, by (slot, other method), the estimators with that slot replaced;
-    `skipped` says why one that makes an estimator could not be measured, `impossible` why one makes none.
-    `coefficients` are those of the whole batch.
+    `declared` names what was taken out. `swaps` holds, by (slot, other method), the estimators with that slot replaced,
+    and `swapped_tasks` their task parts, but for those whose task part is that of the method itself; `skipped` says why
+    one that makes an estimator could not be measured, `impossible` why one makes none. `coefficients` are those of the
+    whole batch.
     """
 
     method: Method
     estimator: CompiledEstimator
     task: CompiledEstimator
     declared: tuple[str, ...] = ()
-    swaps: dict[tuple[str, str], CompiledEstimator] = field(default_factory=dict)
-    skipped: dict[tuple[str, str], str] = field(default_factory=dict)
-    impossible: dict[tuple[str, str], str] = field(default_factory=dict)
+    swaps: dict[Place, CompiledEstimator] = field(default_factory=dict)
+    swapped_tasks: dict[Place, CompiledEstimator] = field(default_factory=dict)
+    skipped: dict[Place, str] = field(default_factory=dict)
+    impossible: dict[Place, str] = field(default_factory=dict)
     coefficients: Coefficients | None = None
 
     @property
@@ -47,7 +52,15 @@ class Candidate:
             found[label, "task"] = self.task
         for (slot, other), estimator in self.swaps.items():
             found[swap_key(label, slot, other)] = estimator
+        for (slot, other), estimator in self.swapped_tasks.items():
+            found[self.task_key(slot, other)] = estimator
         return found
+
+    def task_key(self, slot: str, other: str) -> Key:
+        """The key of a hybrid's task part: that of the hybrid itself where it declares no terms."""
+        whole = swap_key(self.method.label, slot, other)
+        declares = self.swapped_tasks.get((slot, other)) is not self.swaps[slot, other]
+        return (whole[0], f"task, {whole[1]}") if declares else whole
 
 
 def swap_key(label: str, slot: str, other: str) -> Key:
@@ -72,30 +85,58 @@ def prepare(method: Method, registry: Registry, batch: RolloutBatch, slots: bool
     check_finite(coefficients.total, method.label)
     stripped, declared = task_part(method, registry.methods)
     task = compile(stripped) if declared else estimator
-    swaps, skipped, impossible = {}, {}, {}
-    for other in compared_with(method, registry) if slots else ():
-        for hybrid in hybrids(method, other, registry.methods):
-            place = (hybrid.slot, hybrid.other)
-            if hybrid.method is None:
-                impossible[place] = hybrid.reason
-                continue
-            try:
-                swapped = compile(hybrid.method)
-            except NotYetError as error:
-                skipped[place] = str(error)
-                continue
-            except GradaxisError as error:  # parts that contradict one another
-                impossible[place] = str(error)
-                continue
-            try:
-                lacking = swapped.missing(batch)
-                if lacking:
-                    raise lacking[0]
-                check_finite(swapped.coefficients(batch).total, hybrid.method.label)
-                swaps[place] = swapped
-            except GradaxisError as error:
-                skipped[place] = str(error)
-    return Candidate(method, estimator, task, declared, swaps, skipped, impossible, coefficients)
+    swaps, tasks, skipped, impossible = {}, {}, {}, {}
+    for hybrid in all_hybrids(method, registry) if slots else ():
+        place = (hybrid.slot, hybrid.other)
+        if hybrid.method is None:
+            impossible[place] = hybrid.reason
+            continue
+        try:
+            swapped = compile(hybrid.method)
+        except NotYetError as error:
+            skipped[place] = str(error)
+            continue
+        except GradaxisError as error:  # parts that contradict one another
+            impossible[place] = str(error)
+            continue
+        try:
+            lacking = swapped.missing(batch)
+            if lacking:
+                raise lacking[0]
+            check_finite(swapped.coefficients(batch).total, hybrid.method.label)
+            bare, its_own = task_part(hybrid.method, registry.methods)
+            if not all(same_slot(bare, stripped, slot) for slot in SLOTS):
+                tasks[place] = compile(bare) if its_own else swapped
+            swaps[place] = swapped
+        except GradaxisError as error:
+            skipped[place] = str(error)
+    return Candidate(method, estimator, task, declared, swaps, tasks, skipped, impossible, coefficients)
+
+
+def all_hybrids(method: Method, registry: Registry) -> list[Hybrid]:
+    """The method with every slot undone that differs from the methods it is compared with, one at a time.
+
+    A slot that is as the parent has it was still chosen by somebody: it is undone as the nearest ancestor has it that
+    has another.
+    """
+    others = compared_with(method, registry)
+    found = [hybrid for other in others for hybrid in hybrids(method, other, registry.methods)]
+    parents = ancestors(method, registry)
+    settled = {slot for slot in SLOTS if not parents or not same_slot(method, parents[0], slot)}
+    for other in parents[1:]:
+        changed = [slot for slot in SLOTS if slot not in settled and not same_slot(method, other, slot)]
+        if other not in others:
+            found += hybrids(method, other, registry.methods, changed)
+        settled.update(changed)
+    return found
+
+
+def ancestors(method: Method, registry: Registry) -> list[Method]:
+    """The method's parent, the parent's parent, and so on."""
+    found: list[Method] = []
+    while (parent := (found[-1] if found else method).extends) is not None:
+        found.append(registry.methods[parent])
+    return found
 
 
 def compared_with(method: Method, registry: Registry) -> list[Method]:
@@ -110,7 +151,7 @@ def totals_of(parts: dict[Key, CompiledEstimator], batch: RolloutBatch) -> dict[
     found: dict[Key, Totals] = {}
     for key, estimator in parts.items():
         coefficients = estimator.coefficients(batch)
-        task = key[1] == "task"
+        task = key[1].startswith("task")
         found[key] = {"logp": coefficients.omega * coefficients.advantage} if task else coefficients.total
     return found
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradaxis.diagnostics.candidates import Candidate
+from gradaxis.diagnostics.candidates import Candidate, Place
 from gradaxis.diagnostics.statistics.moments import Array
 from gradaxis.diagnostics.units import FEWEST_UNITS, Groups, Key
 from gradaxis.estimators.rollouts.batch import RolloutBatch
@@ -32,15 +32,20 @@ class Omitted:
 
 @dataclass(frozen=True)
 class Products:
-    """Inner products of the unit gradients of L rows on n units, prompts or groups: `matrix` float64 [L, n, L, n]."""
+    """Inner products of the unit gradients of rows on n units, prompts or groups.
+
+    `blocks` float64 [n, n] by pair of rows, in one order or the other; hybrids have none with another method's rows.
+    """
 
     keys: tuple[Key, ...]
-    matrix: Array
+    blocks: Mapping[tuple[Key, Key], Array]
     exact: bool
 
     def of(self, first: Key, second: Key) -> Array:
         """H[j, k] = <first_j, second_k>, [n, n]."""
-        return self.matrix[self.keys.index(first), :, self.keys.index(second), :]
+        if (first, second) in self.blocks:
+            return self.blocks[first, second]
+        return self.blocks[second, first].T
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Evidence:
     a model, with the reason in `no_products`. `target` is the key of the gradient that bias is measured against and
     None, with the reason in `no_target`, where there is none. `exact_values` holds numbers that enumeration gave.
     `groups` are the groups of the prompts, where every prompt has two or more, and `group_products` the inner products
-    with groups as units, where the target is exact: of the methods, their task parts, the reference and what is exact.
+    with groups as units, where the target is exact; a hybrid that couples the batch may be missing from them.
     """
 
     point: str
@@ -108,15 +113,21 @@ class Evidence:
         """The inner product of two gradients of this very batch: the mean over all pairs of units."""
         return float(np.mean(self.of(first, second)))
 
-    def too_few_units(self, label: str) -> str:
-        """Why no spread is reported for a method, or the empty string."""
-        return self._too_few(label, self.n, "prompts")
+    def has_groups(self, *keys: Key) -> bool:
+        """Whether inner products with groups as units are known of all these gradients."""
+        return self.group_products is not None and set(keys) <= set(self.group_products.keys)
 
-    def too_few_groups(self, label: str) -> str:
+    def too_few_units(self, label: str, place: Place | None = None) -> str:
+        """Why no spread is reported for a method, and for its hybrid at a place; or the empty string."""
+        return self._too_few(label, place, self.n, "prompts")
+
+    def too_few_groups(self, label: str, place: Place | None = None) -> str:
         """The same where groups are the units."""
-        return self._too_few(label, len(self.groups.strata.of) if self.groups is not None else 0, "groups")
+        return self._too_few(label, place, len(self.groups.strata.of) if self.groups is not None else 0, "groups")
 
-    def _too_few(self, label: str, count: int, units: str) -> str:
-        if self.candidates[label].couples == "batch" and count < FEWEST_UNITS:
+    def _too_few(self, label: str, place: Place | None, count: int, units: str) -> str:
+        candidate = self.candidates[label]
+        coupled = "batch" in (candidate.couples, candidate.swaps[place].couples if place else "")
+        if coupled and count < FEWEST_UNITS:
             return f"it couples the batch, and its units are trusted from {FEWEST_UNITS} {units} on; here are {count}"
         return ""

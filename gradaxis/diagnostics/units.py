@@ -82,13 +82,15 @@ def sums_by_unit(weights: Array, units: Array) -> Array:
 
 
 def pseudo_values(weights: Array, without: Sequence[Array]) -> Array:
-    """Unit gradients of a method that couples the batch: n·ĝ − (n − 1)·ĝ₍₋ⱼ₎, [N, B] -> [n, N·B].
+    """Unit gradients of a method that couples the batch: n·ĝ − (n − 1)·ĝ₍₋ⱼ₎ but for a shift, [N, B] -> [n, N·B].
 
-    `without[j]` are the weights [N, B] with prompt j left out. For a method that does not couple prompts this is what
-    `sums_by_unit` gives.
+    The shift makes their mean ĝ, the gradient of this batch, and leaves their spread as it is: what is reported is an
+    update from a batch of n prompts, and not its limit for many. `without[j]` are the weights [N, B] with prompt j left
+    out. For a method that does not couple prompts this is what `sums_by_unit` gives.
     """
     n = len(without)
-    return np.stack([(n * weights - (n - 1) * left).reshape(-1) for left in without])
+    rows = np.stack([(n * weights - (n - 1) * left).reshape(-1) for left in without])
+    return rows - rows.mean(axis=0) + weights.reshape(1, -1)
 
 
 def sums_by_group(weights: Array, groups: Groups) -> Array:

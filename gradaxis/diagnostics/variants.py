@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,11 +91,13 @@ def task_part(method: Method, known: Mapping[str, Method]) -> tuple[Method, tupl
     return replace_slots(method, f"{method.label}, task part", known, **slots), tuple(removed)
 
 
-def hybrids(method: Method, other: Method, known: Mapping[str, Method]) -> list[Hybrid]:
-    """For each slot in which the two differ, `method` with that slot as `other` has it."""
+def hybrids(
+    method: Method, other: Method, known: Mapping[str, Method], slots: Iterable[str] = tuple(SLOTS)
+) -> list[Hybrid]:
+    """For each of `slots` in which the two differ, `method` with that slot as `other` has it."""
     found = []
-    for slot in SLOTS:
-        if _computes(method, slot) == _computes(other, slot):
+    for slot in slots:
+        if same_slot(method, other, slot):
             continue
         if slot == "sampling":
             found.append(Hybrid(slot, other.label, None, "it acts before these rollouts were drawn"))
@@ -107,8 +109,9 @@ def hybrids(method: Method, other: Method, known: Mapping[str, Method]) -> list[
     return found
 
 
-def _computes(method: Method, slot: str) -> list[Any]:
-    return [placed.computes for placed in method.slots[slot]]
+def same_slot(method: Method, other: Method, slot: str) -> bool:
+    """Whether the slot computes the same in both."""
+    return [item.computes for item in method.slots[slot]] == [item.computes for item in other.slots[slot]]
 
 
 def _adds_objective(method: Method, slot: str, placed: Placed) -> bool:

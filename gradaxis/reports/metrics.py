@@ -29,6 +29,7 @@ BETWEEN_METHODS = ("method_cosine", "coefficient_cosine")
 COINCIDING = "coincides"
 SLOT_DIRECTION = "slot_effect"
 SLOT_NOISE = "slot_effect_on_noise"
+SLOT_BIAS = "slot_effect_on_bias"
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,11 @@ DEFINITIONS = (
         "slot effect",
         "1 − cosine between a method's gradient and that of the same method with one slot as its parent (or GRPO) "
         "has it. Blame is assigned by replacing slots, never by splitting a gradient.",
+    ),
+    (
+        "change of the cosine",
+        "The cosine with ∇J of a method with one slot as another has it, less that of the method itself, on the same "
+        "rollouts. Above zero the slot turns the method away from ∇J, and undoing it is a fix.",
     ),
     (
         "fresh, stale, inner step",

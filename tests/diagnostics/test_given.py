@@ -7,13 +7,18 @@ import pytest
 
 from gradaxis.diagnostics.statistics import (
     Strata,
+    cosine_change_given,
+    cosine_change_of_means,
     cosine_given,
+    cosine_of_means,
     cosine_with_known,
     efficiency_given,
     fieller,
     freedom,
     gain_given,
     gain_on_known,
+    realised_cosine,
+    realised_cosine_given,
     remove_noise,
     share_interval,
     split,
@@ -83,6 +88,71 @@ def test_the_cosine_of_a_parallel_method_is_covered_at_its_edge(prompts):
         units = remove_noise(blocks_of(0.5 * t[STRATA.of] + noise, t[STRATA.of]), STRATA)
         hits += cosine_given(units, STRATA).interval.high == 1.0
     assert hits / 400 >= 0.92
+
+
+def cosine(one, other):
+    return one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+
+
+def span(interval):
+    return interval.high - interval.low
+
+
+@pytest.mark.parametrize(("parallel", "narrower"), [(False, 0.8), (True, 1.0)])
+def test_the_change_of_the_cosine_is_covered_and_pairing_narrows_it(prompts, parallel, narrower):
+    """Two methods that share most of their noise; the second leans less, or points along the target itself."""
+    t, means, sizes = prompts
+    others = 0.6 * t if parallel else means + 0.4 * t
+    truth = cosine(others.mean(0), t.mean(0)) - cosine(means.mean(0), t.mean(0))
+    generator, hits, widths = np.random.default_rng(6), 0, []
+    for g, known, e in draws(prompts, 300):
+        own_noise = 0.2 * sizes[STRATA.of][:, None] * generator.standard_normal(g.shape)
+        both = g, g + (others - means)[STRATA.of] + own_noise
+        pair = [remove_noise(blocks_of(one, known, e), STRATA) for one in both]
+        change, ends = cosine_change_given(*pair, STRATA), [cosine_given(one, STRATA).interval for one in pair]
+        hits += change.interval.low <= truth <= change.interval.high
+        widths.append((span(change.interval), span(ends[0]) + span(ends[1])))
+    assert hits / 300 >= 0.92
+    assert np.mean(widths, 0)[0] < narrower * np.mean(widths, 0)[1]
+
+
+def test_no_change_of_the_cosine_where_one_direction_is_hidden(prompts):
+    t = prompts[0][STRATA.of]
+    noise = np.random.default_rng(7).standard_normal(t.shape) * 100
+    pair = remove_noise(blocks_of(t, t), STRATA), remove_noise(blocks_of(noise, t), STRATA)
+    change = cosine_change_given(*pair, STRATA)
+    assert math.isnan(change.value)
+    assert change.interval == (-math.inf, math.inf, False)
+
+
+def test_the_change_of_the_cosine_over_draws_is_covered_and_narrower():
+    """Prompts as draws, and a target that is itself estimated on them."""
+    generator, size = np.random.default_rng(8), 40
+    mean = generator.standard_normal(D)
+    across = generator.standard_normal(D)
+    across -= across @ mean / (mean @ mean) * mean
+    truth = cosine(mean + 0.3 * across, mean) - cosine(mean + 0.8 * across, mean)
+    hits, widths = 0, []
+    for _ in range(300):
+        noise = generator.standard_normal((size, D))
+        a, b, t = (mean + lean * across + noise + 0.3 * generator.standard_normal((size, D)) for lean in (0.8, 0.3, 0))
+        change = cosine_change_of_means(a @ a.T, b @ b.T, t @ t.T, a @ t.T, b @ t.T)
+        ends = [cosine_of_means(one @ one.T, t @ t.T, one @ t.T).interval for one in (a, b)]
+        hits += change.interval.low <= truth <= change.interval.high
+        widths.append((span(change.interval), span(ends[0]) + span(ends[1])))
+    assert hits / 300 >= 0.92
+    assert np.mean(widths, 0)[0] < 0.8 * np.mean(widths, 0)[1]
+
+
+def test_a_realised_cosine_in_one_stratum_is_that_of_the_jackknife():
+    generator, strata = np.random.default_rng(9), Strata(np.zeros(60, dtype=np.int64))
+    a = 1.0 + generator.standard_normal((60, 4))
+    b = a + generator.standard_normal((60, 4))
+    products = a @ a.T, b @ b.T, a @ b.T
+    value, interval = realised_cosine_given(*products, strata)
+    known = realised_cosine(*products)
+    assert value == pytest.approx(cosine(a.mean(0), b.mean(0)))
+    assert span(interval) == pytest.approx(span(known.interval), rel=0.1)
 
 
 def test_a_stratified_mean_by_hand():

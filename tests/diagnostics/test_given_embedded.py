@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gradaxis.diagnostics.build import GramNumbers, complete_evidence, plan_evidence
-from gradaxis.diagnostics.probes import bias, entropy
+from gradaxis.diagnostics.probes import bias, entropy, slots
 from gradaxis.diagnostics.truth import exact_directions
 from gradaxis.estimators import compile
 from gradaxis.estimators.gradients import compute_gram
@@ -23,6 +23,8 @@ from gradaxis.estimators.rollouts.scoring import score_columns
 TASK = ArithmeticTask()
 ITEMS = TASK.prompts(6, seed=0)
 METHODS = ("grpo[terms.coefficient=0]", "dr-grpo", "reinforce-baseline")
+MIXED = "dr-grpo[aggregation.weight=inverse_length,aggregation.constant=sequences]"
+"""Dr. GRPO with the aggregation of GRPO."""
 SEEDS = range(12)
 
 
@@ -33,10 +35,24 @@ def policy():
 
 @pytest.fixture(scope="module")
 def truth(policy):
-    """Gain and cosine of GRPO's expectation with ∇J."""
+    """Gain and cosine of GRPO's expectation with ∇J, and what its aggregation in the place of Dr. GRPO's changes.
+
+    Dr. GRPO's own cosine is 1.
+    """
+    t = torch.cat([part.flatten() for part in exact_gradient(policy, TASK, ITEMS).values()])
+    g, mixed = (expected_gradient(policy, label) for label in (METHODS[0], MIXED))
+
+    def cosine(one):
+        return float(one @ t / one.norm() / t.norm())
+
+    return {"gain": float(g @ t / (t @ t)), "cosine": cosine(g), "change": cosine(mixed) - 1}
+
+
+def expected_gradient(policy, label):
+    """E[ĝ] of a method that couples samples of one group at most, over all pairs of answers."""
     batch, chance = enumerate_answers(policy, TASK, ITEMS)
     batch = batch.with_columns({"old_logp": batch.column("logp"), "ref_logp": batch.column("logp")})
-    estimator, expected = compile(METHODS[0]), torch.zeros_like(batch.column("logp"))
+    estimator, expected = compile(label), torch.zeros_like(batch.column("logp"))
     for prompt in range(len(ITEMS)):
         rows = torch.nonzero((batch.prompt == prompt) & (chance > 1e-6)).squeeze(1)
         pairs = torch.cartesian_prod(rows, rows)
@@ -48,9 +64,7 @@ def truth(policy):
         expected.index_add_(0, pairs.flatten(), weighted.flatten(0, 1))
     live, _ = enumerate_answers(policy, TASK, ITEMS, grad=True)
     parts = torch.autograd.grad((expected * live.column("logp")).sum(), list(policy.parameters().values()))
-    g = torch.cat([part.flatten() for part in parts])
-    t = torch.cat([part.flatten() for part in exact_gradient(policy, TASK, ITEMS).values()])
-    return {"gain": float(g @ t / (t @ t)), "cosine": float(g @ t / g.norm() / t.norm())}
+    return torch.cat([part.flatten() for part in parts])
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +75,7 @@ def evidences(policy, registry):
         batch = sample_rollouts(policy, TASK, ITEMS, SamplingSettings(group_size=2, groups=8, seed=seed))
         batch = score_columns(batch, policy=policy)
         batch = batch.with_columns({"old_logp": batch.column("logp"), "ref_logp": batch.column("logp")})
-        plan = plan_evidence("fresh", batch, [registry.select(label)[0] for label in METHODS], registry, slots=False)
+        plan = plan_evidence("fresh", batch, [registry.select(label)[0] for label in METHODS], registry)
         assert plan.patterns is not None
         directions = directions or exact_directions(policy, TASK, batch.prompts, 1.0)
         gram = compute_gram(policy, batch, plan.patterns, mode="exact", directions=directions)
@@ -76,7 +90,7 @@ def rows_of(evidence, method):
 
 
 def test_the_intervals_of_grpo_hold_its_exact_gain_and_cosine(evidences, truth):
-    hits = dict.fromkeys(truth, 0)
+    hits = dict.fromkeys(("gain", "cosine"), 0)
     for evidence in evidences:
         rows = rows_of(evidence, METHODS[0])
         for name in hits:
@@ -84,6 +98,17 @@ def test_the_intervals_of_grpo_hold_its_exact_gain_and_cosine(evidences, truth):
     # With these 12 seeds 10 hold the gain (0.291) and 11 the cosine (0.9992). A right answer so rare that no group of
     # its prompt holds one leaves that prompt without any spread: such samples have too narrow an interval.
     assert all(count >= 10 for count in hits.values()), hits
+
+
+def test_the_change_of_the_cosine_that_an_aggregation_makes_is_covered(evidences, truth):
+    hits = 0
+    for evidence in evidences:
+        row = next(row for row in slots.measure(evidence) if row.metric == "slot_effect_on_bias"
+                   and (row.method, row.slot, row.compared_with) == ("dr-grpo", "aggregation", "grpo"))  # fmt: skip
+        assert row.n == 48
+        assert row.interval.endswith("these prompts as given, paired")
+        hits += row.low <= truth["change"] <= row.high
+    assert hits >= 10  # with these 12 seeds 10 hold it (−0.00071)
 
 
 def test_exact_multiples_of_the_target_are_found_by_every_sample(evidences):

@@ -79,8 +79,8 @@ def test_declared_terms_are_no_bias_and_have_a_row(evidence):
 def test_without_an_exact_target_the_reference_stands_in(evidence):
     found = evidence("fresh")
     keys = tuple(key for key in found.products.keys if key != EXACT)
-    index = [found.products.keys.index(key) for key in keys]
-    products = Products(keys, found.products.matrix[np.ix_(index, range(found.n), index, range(found.n))], True)
+    blocks = {pair: block for pair, block in found.products.blocks.items() if EXACT not in pair}
+    products = Products(keys, blocks, True)
     rows = bias.measure(replace(found, products=products, target=REFERENCE))
     # RLOO's task part and the reference are one estimator: a gain of 1 wherever noise leaves a gain at all.
     row = pick(rows, "gain", method="rloo")
@@ -116,7 +116,9 @@ def fake_products(plan):
     """Inner products of random vectors: what they are plays no part in the test above."""
     n, keys = plan.evidence.n, tuple(plan.totals)
     vectors = np.random.default_rng(0).standard_normal((len(keys), n, 9))
-    return Products(keys, np.einsum("ajd,bkd->ajbk", vectors, vectors), True)
+    units = dict(zip(keys, vectors, strict=True))
+    blocks = {(a, b): one @ other.T for a, one in units.items() for b, other in units.items()}
+    return Products(keys, blocks, True)
 
 
 def test_entropy_rows_equal_a_loop(evidence):
@@ -254,3 +256,22 @@ def test_without_a_model_gradients_are_not_assessed_and_the_rest_is(evidence, re
         assert all(row.verdict == "not assessed" and "--model" in row.advice for row in rows)
     assert pick(agreement.measure(found), "coefficient_cosine").estimate < 1
     assert pick(importance.measure(found), "ess", part="sequence weights").estimate < 1
+
+
+def test_the_cosine_changes_by_the_slot_alone(evidence):
+    found = evidence("fresh")
+    rows = [row for row in slots.measure(found) if row.metric == "slot_effect_on_bias"]
+    # One group a prompt, so that the unbiased reference is the target and prompts are the units.
+    for row in rows:
+        assert row.verdict in ("not applicable", "unresolved", "not assessed")
+        assert row.n == 16
+        assert row.estimate in (None, 0.0) or (row.unit == "cosine" and "unbiased reference" in row.part)
+    # Terms, a KL in the reward and a teacher are declared; nothing is clipped on fresh rollouts.
+    for method, slot in (("grpo", "terms"), ("rloo", "shaping"), ("grpo-opd", "credit"), ("dr-grpo", "terms")):
+        row = next(row for row in rows if row.method == method and row.slot == slot)
+        assert row.estimate is None
+        assert "declared terms" in row.reason
+    row = pick(rows, "slot_effect_on_bias", method="cispo", slot="trust_region", compared_with="grpo")
+    assert row.estimate == 0.0
+    # GRPO-OPD has its aggregation from GRPO, which changed that of PPO.
+    assert {row.compared_with for row in rows if row.method == "grpo-opd" and row.slot == "aggregation"} == {"ppo"}

@@ -66,16 +66,43 @@ def test_remedy_is_the_most_that_a_row_asks_for(results: Results) -> None:
     assert "at least 83" in finding.remedy
 
 
-def test_slots_by_axis(results: Results) -> None:
+def changed(results: Results, **fields: object) -> Results:
+    """The rows with the changes of the cosine altered."""
+    rows = [replace(row, **fields) if row.metric == "slot_effect_on_bias" else row for row in results.rows]  # type: ignore[arg-type]
+    return replace(results, rows=tuple(rows))
+
+
+def test_slots_lead_with_the_cause_of_bias(results: Results) -> None:
     finding = by_kind(results)["slots"]
+    assert finding.text == (
+        f"On fresh rollouts what turns grpo and {OVERRIDE} away from ∇J is their aggregation: with that of ppo in its "
+        "place the cosine rises by 0.0500 [0.0300, 0.0700]; a fix on the trajectory side. On the reward side the "
+        "largest is the scale of grpo: with that of reinforce in its place the cosine rises by 0.0300 [0.0100, 0.0500]."
+    )
+    assert (finding.axis, finding.slot) == ("trajectory", "aggregation")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"estimate": 0.008, "low": 0.007, "high": 0.009}, {"low": -0.01, "high": 0.1}, {"estimate": -0.1, "high": -0.05}],
+    ids=["trifle", "not clear", "fall"],
+)
+def test_no_cause_is_named_without_a_clear_rise(results: Results, fields: dict[str, float]) -> None:
+    finding = by_kind(changed(results, **fields))["slots"]
+    assert finding.standing == "no finding"
+    assert f"no single slot is shown to turn grpo and {OVERRIDE} away from ∇J" in finding.text
+
+
+def test_slots_by_axis(results: Results) -> None:
+    """Without a change of the cosine, as where there is no target, the gradient's turn is all there is to tell."""
+    finding = by_kind(without(results, lambda row: row.metric == "slot_effect_on_bias"))["slots"]
     assert f"the largest effect measured is that of the trust_region of {OVERRIDE}" in finding.text
     assert "1 − cosine = 0.120 [0.0800, 0.160] on stale rollouts" in finding.text
     assert "On the reward side the largest effect measured is that of the scale of grpo" in finding.text
-    assert finding.slot == "scale"  # of grpo, the most biased at the first point
 
 
 def test_slot_whose_interval_holds_zero_is_not_claimed(results: Results) -> None:
-    weak = without(results, lambda row: row.metric == "slot_effect" and row.method != "rloo")
+    weak = without(results, lambda row: row.probe == "slots" and (row.method != "rloo" or row.metric != "slot_effect"))
     finding = by_kind(weak)["slots"]
     assert finding.standing == "no finding"
     assert "rloo" not in finding.text
@@ -87,6 +114,23 @@ def test_signal_is_relative_to_the_common_baseline(results: Results) -> None:
     assert "0.620 [0.500, 0.770] times the noise of grpo" in text
     assert f"{OVERRIDE} is the noisiest (1.80 [1.20, 2.70] times grpo)" in text
     assert "direction is off" not in text  # rloo follows the target
+
+
+def test_nothing_at_any_point_is_said_once(results: Results) -> None:
+    """The same rows at both points, with intervals that hold 1."""
+    ratios = [row for row in results.rows if row.metric == "noise_ratio_at_equal_gain"]
+    ratios = [replace(row, point=point, low=0.1, high=9.0) for row in ratios for point in ("fresh", "stale")]
+    rest = without(results, lambda row: row.metric == "noise_ratio_at_equal_gain").rows
+    finding = by_kind(replace(results, rows=(*rest, *ratios)))["signal"]
+    once = "alike no method's noise at equal progress is clear of that of grpo."
+    assert finding.text == f"On fresh rollouts and on stale rollouts {once}"
+
+
+def test_methods_with_equal_cosines_are_named_together(results: Results) -> None:
+    rows = [replace(row, estimate=0.94, low=0.92, high=0.96, verdict="watch")
+            if row.metric == "cosine" and row.method == "rloo" else row for row in results.rows]  # fmt: skip
+    text = by_kind(replace(results, rows=tuple(rows)))["bias"].text
+    assert f"the others are rloo and {OVERRIDE} (0.940 [0.920, 0.960])" in text
 
 
 def test_best_signal_with_a_bad_direction_says_so(results: Results) -> None:

@@ -164,6 +164,6 @@ def test_metrics_are_those_that_probes_write() -> None:
     names = [
         *(metric.name for metric in (*metrics.COMPARED, *metrics.OF_ROLLOUTS)), *metrics.BETWEEN_METHODS,
         metrics.ASSESSED, metrics.EQUAL_GAIN, metrics.TO_RESOLVE, metrics.ENTROPY_BY_POSITION, metrics.COINCIDING,
-        metrics.SLOT_DIRECTION, metrics.SLOT_NOISE,
+        metrics.SLOT_DIRECTION, metrics.SLOT_NOISE, metrics.SLOT_BIAS,
     ]  # fmt: skip
     assert [name for name in names if f'"{name}"' not in sources] == []

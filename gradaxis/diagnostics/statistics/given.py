@@ -64,9 +64,8 @@ def cosine_given(given: Given, strata: Strata) -> Estimate:
     gain = gain_given(given, strata)
     if gain.interval.low <= 0 <= gain.interval.high:
         return Estimate(math.nan, Interval(-1.0, 1.0, False))
-    forward = given.along / math.sqrt(given.square)
-    parts = given.own - np.outer(forward, forward), np.outer(forward, forward)
-    squares = [float(strata.share @ part @ strata.share - strata.weight @ _spread(part, strata)) for part in parts]
+    parts = _parts(given)
+    squares = [_square(part, strata) for part in parts]
     units = min(freedom(_spread(part, strata), strata) for part in parts) + 1
     low, high, bounded = fieller(squares[0], squares[1], _covariance_of_squares(parts, strata), units, floor=0.0)
     if not bounded or squares[1] <= 0:
@@ -74,6 +73,44 @@ def cosine_given(given: Given, strata: Strata) -> Estimate:
     sign = math.copysign(1.0, gain.value)
     ends = sorted(sign / math.sqrt(1 + tangent) for tangent in (low, high))
     return Estimate(sign / math.sqrt(1 + max(squares[0] / squares[1], 0.0)), Interval(ends[0], ends[1]))
+
+
+def cosine_change_given(before: Given, after: Given, strata: Strata) -> Estimate:
+    """cos(E ĝ', t̄) − cos(E ĝ, t̄) of two methods on the same groups, paired. No estimate unless both are resolved.
+
+    To first order the difference is linear in the four squares of `cosine_given`, hence one U-statistic, whose variance
+    holds what the two share.
+    """
+    found = [cosine_given(given, strata) for given in (before, after)]
+    if not all(cosine.resolved for cosine in found):
+        return Estimate(math.nan, Interval(-math.inf, math.inf, False))
+    slope, units = np.zeros_like(before.own), math.inf
+    for sign, given, cosine in zip((-1.0, 1.0), (before, after), found, strict=True):
+        parts = _parts(given)
+        square, tangent = _square(parts[1], strata), 1 / cosine.value**2 - 1
+        # d cos = − cos³ dτ / 2,   dτ = (d across² − τ d along²) / along²
+        slope += sign * cosine.value**3 / 2 / square * (tangent * parts[1] - parts[0])
+        units = min(units, *(freedom(_spread(part, strata), strata) + 1 for part in parts))
+    half = student(units) * math.sqrt(float(_covariance_of_squares([slope], strata)[0, 0]))
+    value = found[1].value - found[0].value
+    return Estimate(value, Interval(value - half, value + half))
+
+
+def realised_cosine_given(first: Array, second: Array, cross: Array, strata: Strata) -> Estimate:
+    """The cosine of two batch gradients as they came out, with Student's interval between groups, to first order.
+
+    Args:
+        first, second, cross: inner products [M, M] of the units of one with themselves, of the other, and of both.
+    """
+    share = strata.share
+    squares = float(share @ first @ share), float(share @ second @ share)
+    if not min(squares) > 0:
+        return Estimate(math.nan, Interval(-1.0, 1.0, False))
+    value = float(share @ cross @ share) / math.sqrt(squares[0] * squares[1])
+    inner = (cross @ share + share @ cross) / math.sqrt(squares[0] * squares[1])
+    deviations = strata.centre(inner - value * (first @ share / squares[0] + second @ share / squares[1]))
+    half = student(freedom(deviations**2, strata) + 1) * math.sqrt(float(strata.weight @ deviations**2))
+    return Estimate(value, Interval(max(value - half, -1.0), min(value + half, 1.0)))
 
 
 def efficiency_given(given: Given, method: Array, strata: Strata) -> Estimate:
@@ -92,6 +129,17 @@ def efficiency_given(given: Given, method: Array, strata: Strata) -> Estimate:
     return Estimate(
         min(math.exp(value), 1.0), Interval(min(math.exp(value - half), 1.0), min(math.exp(value + half), 1.0))
     )
+
+
+def _parts(given: Given) -> tuple[Array, Array]:
+    """The inner products of the units' parts across the known vector and along it, each [M, M]."""
+    forward = given.along / math.sqrt(given.square)
+    return given.own - np.outer(forward, forward), np.outer(forward, forward)
+
+
+def _square(part: Array, strata: Strata) -> float:
+    """|E x|² from the products of units, free of their noise."""
+    return float(strata.share @ part @ strata.share - strata.weight @ _spread(part, strata))
 
 
 def _spread(products: Array, strata: Strata) -> Array:

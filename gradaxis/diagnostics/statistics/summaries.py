@@ -118,6 +118,31 @@ def cosine_of_means(first: Array, second: Array, cross: Array) -> Estimate:
     return Estimate(_signed_root(min(max(numerator / denominator, -1.0), 1.0)), Interval(low, high))
 
 
+def cosine_change_of_means(
+    first: Array, second: Array, target: Array, first_cross: Array, second_cross: Array
+) -> Estimate:
+    """cos(E b, E t) − cos(E a, E t) of two methods on the same units, with a jackknife of the pair.
+
+    No estimate where either cosine is unresolved.
+
+    Args:
+        first, second, target: products of a, of b and of t. first_cross, second_cross: of a and of b with t.
+    """
+    methods = (first, first_cross), (second, second_cross)
+    found = [cosine_of_means(own, target, cross) for own, cross in methods]
+    without = [_leave_out_cosine(own, target, cross) for own, cross in methods]
+    if not all(cosine.resolved for cosine in found):
+        return Estimate(math.nan, Interval(-math.inf, math.inf, False))
+    value = found[1].value - found[0].value
+    return Estimate(value, jackknife_interval(value, without[1] - without[0]))
+
+
+def _leave_out_cosine(own: Array, target: Array, cross: Array) -> Array:
+    squares = leave_out_inner(own) * leave_out_inner(target)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.clip(leave_out_inner(cross) / np.sqrt(np.where(squares > 0, squares, np.nan)), -1.0, 1.0)
+
+
 def gain_of_means(cross: Array, target: Array) -> Estimate:
     """<E a, E b> / |E b|²: how far a step along `a` goes along `b`, with Fieller's interval.
 

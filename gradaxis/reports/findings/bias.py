@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from gradaxis.diagnostics.measurements import Measurement, is_number
 from gradaxis.reports.document import Finding
@@ -27,23 +28,23 @@ def bias_finding(results: Results) -> Finding | None:
     target = "the exact ∇J" if "exact" in rows[0].compared_with else "∇J, as an unbiased reference estimates it"
     parts = []
     if off:
-        worst = off[0]
+        worst, *rest = alike(off)
         text = f"{at_point(point)} {len(off)} of {len(rows)} methods point away from {target}, "
         text += f"the lowest cosine being that of {_described(results, worst)}"
-        others = [f"{name(row)} ({write_quantity(row)})" for row in off[1:]]
-        parts.append(text + (f"; the others are {format_list(others, limit=3)}." if others else "."))
+        others = [f"{names(same)} ({write_quantity(same[0])})" for same in rest]
+        parts.append(text + (f"; the others are {'; '.join(others[:3])}{_more(rest[3:])}." if others else "."))
     if along:
         limit = format_number(along[0].threshold) if along[0].threshold is not None else "the threshold"
         subject = format_list([name(row) for row in along], limit=5)
         start = "" if off else f"{at_point(point)} "
         parts.append(f"{start}{subject} {_follows(along)} {'it' if off else target} (cosine above {limit}).")
     if hidden:
-        names = format_list([name(row) for row in hidden], limit=5)
+        open_ones = format_list([name(row) for row in hidden], limit=5)
         if off or along:
-            parts.append(f"Not resolved for {names}.")
+            parts.append(f"Not resolved for {open_ones}.")
         else:
             text = f"{at_point(point)} these data do not resolve where any expected gradient points beside {target}: "
-            parts.append(f"{text}noise hides the direction of {names}.")
+            parts.append(f"{text}noise hides the direction of {open_ones}.")
     return Finding(
         kind="bias",
         text=" ".join(sentence(part) if not index else part for index, part in enumerate(parts)),
@@ -79,10 +80,29 @@ def name(row: Measurement) -> str:
     return clean_text(row.method)
 
 
-def _described(results: Results, row: Measurement) -> str:
+def names(rows: Sequence[Measurement]) -> str:
+    """The rows' methods in running text."""
+    return format_list([name(row) for row in rows])
+
+
+def alike(rows: Sequence[Measurement]) -> list[list[Measurement]]:
+    """Rows that read the same, value and interval, together; in the order of the first of each."""
+    found: dict[str, list[Measurement]] = {}
+    for row in rows:
+        found.setdefault(write_quantity(row), []).append(row)
+    return list(found.values())
+
+
+def _more(groups: list[list[Measurement]]) -> str:
+    count = sum(len(group) for group in groups)
+    return f"; and {count} more" if count else ""
+
+
+def _described(results: Results, rows: list[Measurement]) -> str:
+    row = rows[0]
     across = results.find(ORTHOGONAL, row.method, row.point)
     bias = f", orthogonal bias {write_quantity(across)}" if across is not None and across.estimate is not None else ""
-    return f"{name(row)} ({write_quantity(row)}{bias})"
+    return f"{names(rows)} ({write_quantity(row)}{bias})"
 
 
 def _follows(rows: list[Measurement]) -> str:

@@ -22,12 +22,14 @@ def signal_finding(results: Results) -> Finding | None:
     base = Counter(row.compared_with for row in rows).most_common(1)[0][0]
     rows = [row for row in rows if row.compared_with == base]
     sentences, shown = [], []
-    for point in results.points:
-        here = [row for row in rows if row.point == point]
-        if here:
-            text, used = _at(results, point, here, clean_text(base))
-            sentences.append(text)
-            shown += used
+    points = [point for point in results.points if any(row.point == point for row in rows)]
+    for point in points:
+        text, used = _at(results, point, [row for row in rows if row.point == point], clean_text(base))
+        sentences.append(text)
+        shown += used
+    if len(points) > 1 and not shown:
+        where = sentence(format_list([at_point(point) for point in points]))
+        sentences = [f"{where} alike {_nothing(clean_text(base))}."]
     return Finding(
         kind="signal",
         text=" ".join(sentences),
@@ -57,8 +59,12 @@ def _at(results: Results, point: str, rows: list[Measurement], base: str) -> tup
         worst = more[-1]
         parts.append(f"{name(worst)} is the noisiest ({write_quantity(worst)} times {base})")
     if not parts:
-        parts.append(f"no method's noise at equal progress is clear of that of {base}")
+        parts.append(_nothing(base))
     return f"{sentence(at_point(point))} {'; '.join(parts)}.", [*less[:1], *more[-1:]]
+
+
+def _nothing(base: str) -> str:
+    return f"no method's noise at equal progress is clear of that of {base}"
 
 
 def _overlap(first: Measurement, second: Measurement) -> bool:
