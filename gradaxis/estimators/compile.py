@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from gradaxis.errors import InputError, MissingInputError, NotYetError, UsageErr
 from gradaxis.estimators.coefficients import Coefficients, differentiate, evaluate
 from gradaxis.estimators.contract import contract_batch
 from gradaxis.estimators.gates import LABELS
+from gradaxis.estimators.gradients.instrumented import Policy, gradient_of
 from gradaxis.estimators.inputs import Inputs, need_column, prepare
 from gradaxis.estimators.quantities import QUANTITIES
 from gradaxis.estimators.rollouts.batch import RolloutBatch
@@ -23,16 +24,6 @@ from gradaxis.taxonomy import AXES, Method, Need, Placed, Registry, load_registr
 _WIDENING = {"sample": 0, "group": 1, "batch": 2}
 _SINGLE = ("ratio", "aggregation")
 _UNGATED = ("ratio", "aggregation")
-
-
-class Policy(Protocol):
-    """What `gradient` asks of a policy. `HuggingFacePolicy` has it."""
-
-    def quantities(
-        self, batch: RolloutBatch, names: Sequence[str], grad: bool = ..., micro_batch: int | None = ...
-    ) -> dict[str, Tensor]: ...
-
-    def parameters(self) -> Mapping[str, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -122,23 +113,12 @@ class CompiledEstimator:
         """∇L by parameter name: the coefficients of one forward pass, pulled back through a second one in parts.
 
         Args:
-            policy: gives `quantities` and `parameters`; its parameters' `.grad` is left alone.
+            policy: at whose parameters the gradient is taken; their `.grad` is left alone.
             batch: the rollouts; their own `logp` column is not read.
-            micro_batch: sequences a part, by default all. It changes memory and not the result.
+            micro_batch: sequences a pass. It changes memory and not the result.
         """
         values = policy.quantities(batch, self.quantities, micro_batch=micro_batch)
-        total = self.coefficients(batch, values).total
-        parameters = policy.parameters()
-        gradient = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-        rows = torch.arange(batch.size, device=batch.device)
-        for part in rows.split(micro_batch or max(batch.size, 1)):
-            live = policy.quantities(batch.rows(part), self.quantities, grad=True)
-            pulled = torch.stack([(total[name][part] * live[name]).sum() for name in self.quantities]).sum()
-            found = torch.autograd.grad(pulled, list(parameters.values()), allow_unused=True)
-            for name, piece in zip(parameters, found, strict=True):
-                if piece is not None:
-                    gradient[name] += piece
-        return gradient
+        return gradient_of(policy, batch, self.coefficients(batch, values).total, micro_batch)
 
     def _prepare(self, batch: RolloutBatch, quantities: Mapping[str, Tensor]) -> Inputs:
         missing = self.missing(batch, quantities)

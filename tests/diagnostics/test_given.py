@@ -108,8 +108,9 @@ def test_the_change_of_the_cosine_is_covered_and_pairing_narrows_it(prompts, par
     for g, known, e in draws(prompts, 300):
         own_noise = 0.2 * sizes[STRATA.of][:, None] * generator.standard_normal(g.shape)
         both = g, g + (others - means)[STRATA.of] + own_noise
-        pair = [remove_noise(blocks_of(one, known, e), STRATA) for one in both]
-        change, ends = cosine_change_given(*pair, STRATA), [cosine_given(one, STRATA).interval for one in pair]
+        first, second = (remove_noise(blocks_of(one, known, e), STRATA) for one in both)
+        change = cosine_change_given(first, second, STRATA)
+        ends = [cosine_given(one, STRATA).interval for one in (first, second)]
         hits += change.interval.low <= truth <= change.interval.high
         widths.append((span(change.interval), span(ends[0]) + span(ends[1])))
     assert hits / 300 >= 0.92

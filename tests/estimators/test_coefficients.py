@@ -22,6 +22,7 @@ class Bigram:
     """A policy small enough to read: each token's law depends on the token before it. Parameters [V, V] and [V]."""
 
     def __init__(self, vocabulary: int = 12) -> None:
+        self.vocabulary = vocabulary
         generator = torch.Generator().manual_seed(3)
         self.table = torch.randn(vocabulary, vocabulary, dtype=torch.float64, generator=generator).requires_grad_()
         self.bias = torch.randn(vocabulary, dtype=torch.float64, generator=generator).requires_grad_()

@@ -7,26 +7,39 @@ model needs to know of a method.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gradaxis.errors import InputError
-from gradaxis.estimators.policies.forward import sequence_quantities
-from gradaxis.estimators.policies.hugging_face import LOGITS_AT_ONCE, HuggingFacePolicy
+from gradaxis.estimators.policies.hugging_face import LOGITS_AT_ONCE
 from gradaxis.estimators.rollouts.batch import RolloutBatch
 from gradaxis.estimators.rollouts.micro_batches import in_micro_batches
 
 ROWS_AT_ONCE = 16
 
 
+class Policy(Protocol):
+    """What is asked of a policy here; `HuggingFacePolicy` has it. `vocabulary` is V, the size of a token's law."""
+
+    @property
+    def vocabulary(self) -> int: ...
+
+    def parameters(self) -> Mapping[str, Tensor]: ...
+
+    def quantities(
+        self, batch: RolloutBatch, names: Sequence[str], grad: bool = False, micro_batch: int | None = None
+    ) -> dict[str, Tensor]: ...
+
+
 def gradient_of(
-    policy: HuggingFacePolicy, batch: RolloutBatch, total: Mapping[str, Tensor], micro_batch: int | None = None
+    policy: Policy, batch: RolloutBatch, total: Mapping[str, Tensor], micro_batch: int | None = None
 ) -> dict[str, Tensor]:
     """∇L by name of the policy's selected parameters, in their shape.
 
     Args:
-        policy: at whose parameters the gradient is taken.
+        policy: at whose parameters the gradient is taken; their `.grad` is left alone.
         batch: the responses.
         total: quantity to coefficients [N, T] (`Coefficients.total`); they are constants.
         micro_batch: sequences a backward pass; halved when memory runs out.
@@ -37,15 +50,13 @@ def gradient_of(
     for name, value in total.items():
         if value.shape != batch.tokens.shape:
             raise InputError(f"total[{name!r}]", f"shape {tuple(value.shape)}", f"{tuple(batch.tokens.shape)}")
-    parameters, inputs = policy.parameters(), policy.inputs(batch)
-    cotangents = {name: value.detach().to(policy.device) for name, value in total.items()}
+    parameters = policy.parameters()
     size = micro_batch or min(ROWS_AT_ONCE, max(1, LOGITS_AT_ONCE // (policy.vocabulary * batch.tokens.shape[1])))
 
     def run(rows: Sequence[int]) -> tuple[Tensor, ...]:
-        index = torch.tensor(list(rows), device=policy.device)
-        piece = inputs.rows(index)
-        found = sequence_quantities(policy.model, piece, tuple(total))
-        parts = [(value * cotangents[name][index, : value.shape[1]].to(value)).sum() for name, value in found.items()]
+        index = torch.tensor(list(rows), device=batch.device)
+        live = policy.quantities(batch.rows(index), tuple(total), grad=True)
+        parts = [(value * total[name][index].detach().to(value)).sum() for name, value in live.items()]
         return torch.autograd.grad(torch.stack(parts).sum(), list(parameters.values()), materialize_grads=True)
 
     gradient = {name: torch.zeros_like(value, requires_grad=False) for name, value in parameters.items()}
