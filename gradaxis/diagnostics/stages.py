@@ -15,6 +15,7 @@ from gradaxis.diagnostics.config import EXACT_CRITIC, ExperimentConfig
 from gradaxis.diagnostics.evidence import Evidence
 from gradaxis.diagnostics.gram_file import read_gram, write_gram
 from gradaxis.diagnostics.inner_steps import take_steps
+from gradaxis.diagnostics.memory import release_memory
 from gradaxis.diagnostics.models import load_model, load_values
 from gradaxis.diagnostics.provenance import Clock
 from gradaxis.diagnostics.storage import read_json, write_json
@@ -93,6 +94,7 @@ class Stages:
             with clock.time(f"{point}: gradients"):
                 self.tell(f"{point}: gradients", 0, 1)
                 self._write_gram(path, point, plan.patterns, scored)
+                release_memory()
                 self.tell(f"{point}: gradients", 1, 1)
         numbers, patterns, facts = read_gram(path)
         plan = replace(plan, patterns=patterns, evidence=replace(plan.evidence, exact_values=facts["numbers"]))
@@ -129,6 +131,8 @@ class Stages:
                 self.tell(f"{point}: scoring", 0, 1)
                 policy = self._policy_at(point, clock) if self.config.policy is not None else None
                 write_rollouts(self._score(batch, point, policy), path)
+                del policy
+                release_memory()
                 self.tell(f"{point}: scoring", 1, 1)
         return read_rollouts(path, self.config.device)
 
@@ -140,6 +144,7 @@ class Stages:
         if not path.is_file():
             with clock.time(f"{point}: sampling"):
                 write_rollouts(self._sample(point, self.config.seed + steps), path)
+                release_memory()
         return read_rollouts(path, self.config.device)
 
     def _sample(self, point: str, seed: int) -> RolloutBatch:

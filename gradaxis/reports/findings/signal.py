@@ -13,6 +13,9 @@ from gradaxis.reports.points import at_point, sentence
 from gradaxis.reports.results import Results
 from gradaxis.reports.values import certainty_of, excludes, write_quantity
 
+LEAST = 0.01
+"""A noise that differs by less is never headlined, however clear the difference is."""
+
 
 def signal_finding(results: Results) -> Finding | None:
     """The least noisy method at each point beside the one that most are compared with. None without such rows."""
@@ -43,8 +46,8 @@ def signal_finding(results: Results) -> Finding | None:
 
 def _at(results: Results, point: str, rows: list[Measurement], base: str) -> tuple[str, list[Measurement]]:
     known = sorted((row for row in rows if is_number(row.estimate)), key=lambda row: row.estimate or 0.0)
-    less = [row for row in known if excludes(row, 1.0) and (row.estimate or 0.0) < 1]
-    more = [row for row in known if excludes(row, 1.0) and (row.estimate or 0.0) > 1]
+    less = [row for row in known if excludes(row, 1.0) and (row.estimate or 0.0) < 1 - LEAST]
+    more = [row for row in known if excludes(row, 1.0) and (row.estimate or 0.0) > 1 + LEAST]
     parts = []
     if less:
         best = less[0]
