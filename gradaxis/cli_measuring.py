@@ -116,14 +116,13 @@ def probe(
     ] = False,
 ) -> None:
     """Measure what each method's gradient does on your own model. Started again, it goes on where it stopped."""
+    options: dict[str, Any] = dict(locals())
     from pydantic import ValidationError
 
     from gradaxis.diagnostics import ExperimentConfig
 
-    given: dict[str, Any] = {**locals()}
-    for name in ("ExperimentConfig", "ValidationError", "output"):
-        given.pop(name)
-    given["policy"] = given.pop("model")
+    given = {name: value for name, value in options.items() if name not in ("output", "model")}
+    given["policy"] = model
     given["rollouts"] = None if rollouts is None else str(rollouts)
     given["probes"] = tuple(name.strip() for name in probes.split(","))
     try:
