@@ -33,7 +33,7 @@ def write_gram(path: Path, gram: Gram, patterns: Patterns, numbers: dict[str, An
 def read_gram(path: Path) -> tuple[GramNumbers, Patterns, dict[str, Any]]:
     """What `write_gram` stored: the numbers, the patterns, and the facts."""
     with np.load(path, allow_pickle=False) as stored:
-        facts = json.loads(str(stored["facts"]))
+        facts = _facts_of(stored)
         numbers = GramNumbers(
             stored["matrix"], facts["exact"], tuple(facts["directions"]), stored["along"], stored["among"]
         )
@@ -41,3 +41,13 @@ def read_gram(path: Path) -> tuple[GramNumbers, Patterns, dict[str, Any]]:
             torch.from_numpy(stored["vectors"]), tuple(facts["quantities"]), torch.from_numpy(stored["rank"])
         )
     return numbers, patterns, facts
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts alone; the matrix stays on disk."""
+    with np.load(path, allow_pickle=False) as stored:
+        return _facts_of(stored)
+
+
+def _facts_of(stored: Any) -> dict[str, Any]:
+    return json.loads(str(stored["facts"]))

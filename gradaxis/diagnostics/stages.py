@@ -13,7 +13,7 @@ import torch
 from gradaxis.diagnostics.build import complete_evidence, plan_evidence, without_model
 from gradaxis.diagnostics.config import EXACT_CRITIC, ExperimentConfig
 from gradaxis.diagnostics.evidence import Evidence
-from gradaxis.diagnostics.gram_file import read_gram, write_gram
+from gradaxis.diagnostics.gram_file import read_facts, read_gram, write_gram
 from gradaxis.diagnostics.inner_steps import take_steps
 from gradaxis.diagnostics.memory import release_memory
 from gradaxis.diagnostics.models import load_model, load_values
@@ -106,7 +106,7 @@ class Stages:
         found: dict[str, Any] = {"rollouts": dict(read_rollouts(self.folder / f"scored-{point}.parquet").provenance)}
         path = self.folder / f"gram-{point}.npz"
         if path.is_file():
-            facts = read_gram(path)[2]
+            facts = read_facts(path)
             names = ("exact", "columns", "relative_error", "parameters", "patterns")
             found["gram"] = {name: facts[name] for name in names}
         return found
