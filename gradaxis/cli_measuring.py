@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 NOT_ASSESSED = 3
 """The exit code when no method could be assessed."""
 
+ELSEWHERE = ("output", "model", "exact", "testbed", "stale", "hold_sampling")
+"""Options of `probe` that its configuration does not hold under their own name."""
+
 MethodsOption = Annotated[
     str, typer.Option(help="Ids, files and overrides in one line: grpo,./mine.yaml,'dapo[trust_region.high=0.3]'.")
 ]
@@ -70,11 +73,33 @@ def probe(
     rollouts: Annotated[
         Path | None, typer.Option(help="A rollout file instead of sampling; without --model, what it alone can tell.")
     ] = None,
+    exact: Annotated[
+        str | None, typer.Option(help="Store an entry's exact bias and variance on a testbed, as a file, and stop.")
+    ] = None,
+    testbed: Annotated[str, typer.Option(help="For --exact: a table, as in graded[prompts=1,drift=0.2].")] = "eos",
+    stale: Annotated[bool, typer.Option("--stale", help="For --exact: another policy samples.")] = False,
+    hold_sampling: Annotated[
+        bool, typer.Option("--hold-sampling", help="For --exact: rollouts are drawn once, whatever `sampling` says.")
+    ] = False,
     methods: MethodsOption = "all",
     probes: Annotated[str, typer.Option(help="all, or names with commas between them.")] = "all",
-    behavior: Annotated[
-        str | None, typer.Option(help="An older checkpoint that samples: adds the stale point of the update.")
+    functional: Annotated[
+        list[str] | None,
+        typer.Option(help="file.py:function(data, completion, facts) whose mean is forecast. It will be run."),
     ] = None,
+    training_log: Annotated[
+        Path | None, typer.Option(help="CSV or JSON Lines with `entropy` and `reward` of earlier checkpoints.")
+    ] = None,
+    behavior: Annotated[
+        list[str] | None,
+        typer.Option(help="An older checkpoint that samples: adds a stale point of the update. May be repeated."),
+    ] = None,
+    drift: Annotated[
+        str, typer.Option(help="Sizes of relative noise on the weights of a copy that samples: 0.001,0.003,0.01.")
+    ] = "",
+    engine: Annotated[
+        str, typer.Option(help="Engines that sample with the policy's weights: bfloat16,float16,int8.")
+    ] = "",
     inner_step: Annotated[
         int, typer.Option(help="Adds the point after K real steps of --inner-method on a copy.", min=0)
     ] = 0,
@@ -100,10 +125,25 @@ def probe(
         bool,
         typer.Option("--enumerate/--no-enumerate", help="Whether a small policy is enumerated for exact truth."),
     ] = True,
+    prompts_per_step: Annotated[
+        int | None, typer.Option(help="Prompts a step of your training run: ranks methods there too.", min=1)
+    ] = None,
+    minibatch: Annotated[
+        int | None, typer.Option(help="Sequences an optimizer step of your run; by default the whole step.", min=1)
+    ] = None,
+    microbatch: Annotated[
+        int | None, typer.Option(help="Sequences a forward pass of your run, for divisors of scope local.", min=1)
+    ] = None,
+    optimizer_state: Annotated[
+        str | None, typer.Option(help="Adam's second moments (safetensors, or a checkpoint): directions are Adam's.")
+    ] = None,
     params: Annotated[str, typer.Option(help="The parameters that count: all, lora, or a pattern.")] = "all",
     mode: Annotated[str, typer.Option(help="The Gram matrix: exact, projected, or auto.")] = "auto",
     columns: Annotated[int, typer.Option(help="Columns of the projection.", min=1)] = 8192,
     micro_batch: Annotated[int | None, typer.Option(help="Sequences at once; it shrinks by itself.", min=1)] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="The most that the process may hold, such as 6GB; what cannot fit is refused.")
+    ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
@@ -117,12 +157,22 @@ def probe(
 ) -> None:
     """Measure what each method's gradient does on your own model. Started again, it goes on where it stopped."""
     options: dict[str, Any] = dict(locals())
+    if exact is not None:
+        from gradaxis.diagnostics.oracle import store_exact
+
+        typer.echo(store_exact(exact, output, testbed, stale, group_size, groups, seed, hold_sampling))
+        return
     from pydantic import ValidationError
 
     from gradaxis.diagnostics import ExperimentConfig
 
-    given = {name: value for name, value in options.items() if name not in ("output", "model")}
+    given = {name: value for name, value in options.items() if name not in (*ELSEWHERE, "functional")}
+    given["functionals"] = tuple(functional or ())
+    given["training_log"] = None if training_log is None else str(training_log)
     given["policy"] = model
+    given["behavior"] = ",".join(behavior) if behavior else None
+    given["drift"], given["engine"] = (tuple(part.strip() for part in text.split(",") if part.strip())
+                                       for text in (drift, engine))  # fmt: skip
     given["rollouts"] = None if rollouts is None else str(rollouts)
     given["probes"] = tuple(name.strip() for name in probes.split(","))
     try:
@@ -130,7 +180,7 @@ def probe(
     except ValidationError as error:
         first = error.errors()[0]
         flag = "--" + str(first["loc"][0]).replace("_", "-").replace("policy", "model")
-        raise InputError(flag, repr(first["input"]), first["msg"].removeprefix("Input should be ")) from error
+        raise InputError(flag, repr(first["input"]), first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")) from error
     _run(config, output)
 
 

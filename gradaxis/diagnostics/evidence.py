@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 from gradaxis.diagnostics.candidates import Candidate, Place
+from gradaxis.diagnostics.functional_plan import FunctionalPlan
+from gradaxis.diagnostics.geometry_products import GeometryPlan, UnitProducts
+from gradaxis.diagnostics.lattice import Measured
 from gradaxis.diagnostics.statistics.moments import Array
 from gradaxis.diagnostics.units import FEWEST_UNITS, Groups, Key
 from gradaxis.estimators.rollouts.batch import RolloutBatch
@@ -19,6 +22,9 @@ REFERENCE: Key = ("", "reference")
 EXACT: Key = ("", "exact")
 ENTROPY: Key = ("", "entropy")
 EXACT_ENTROPY: Key = ("", "exact entropy")
+
+ByParameter = Mapping[str, Mapping[Key, tuple[float, float]]]
+"""Parameter name to key to (Σ_j |u_j|², |Σ_j u_j|²) of the n unit gradients u_j in that parameter."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +41,13 @@ class Products:
     """Inner products of the unit gradients of rows on n units, prompts or groups.
 
     `blocks` float64 [n, n] by pair of rows, in one order or the other; hybrids have none with another method's rows.
+    `scales` holds how leaving each unit out scales the others, [n], of every method that couples the batch.
     """
 
     keys: tuple[Key, ...]
     blocks: Mapping[tuple[Key, Key], Array]
     exact: bool
+    scales: Mapping[Key, Array] = field(default_factory=dict)
 
     def of(self, first: Key, second: Key) -> Array:
         """H[j, k] = <first_j, second_k>, [n, n]."""
@@ -57,6 +65,12 @@ class Evidence:
     None, with the reason in `no_target`, where there is none. `exact_values` holds numbers that enumeration gave.
     `groups` are the groups of the prompts, where every prompt has two or more, and `group_products` the inner products
     with groups as units, where the target is exact; a hybrid that couples the batch may be missing from them.
+    `functionals` are the numbers of the policy whose change is forecast. `outside` says of gradients that would need
+    further backward passes why they are not among the products. `by_parameter` holds sums over the unit gradients of
+    every method (its whole gradient) and of the reference, parameter by parameter, for shares by layer: exact where the
+    products are, else from sketches; empty with the reason in `no_layers`. `measured` is what was read off hybrids and
+    off parts of gradients, where it was asked for. `geometry` is the user's own training run where it was told, and
+    `at_geometry` the inner products in its updates of the task part of methods, by label.
     """
 
     point: str
@@ -72,6 +86,13 @@ class Evidence:
     exact_values: Mapping[str, Any] = field(default_factory=dict)
     groups: Groups | None = None
     group_products: Products | None = None
+    functionals: FunctionalPlan = field(default_factory=FunctionalPlan)
+    outside: Mapping[Key, str] = field(default_factory=dict)
+    geometry: GeometryPlan | None = None
+    at_geometry: Mapping[str, UnitProducts] = field(default_factory=dict)
+    by_parameter: ByParameter = field(default_factory=dict)
+    no_layers: str = ""
+    measured: Measured | None = None
 
     @property
     def n(self) -> int:
@@ -103,6 +124,10 @@ class Evidence:
         """Inner products [n, n] of two gradients, or of one with itself. Only where `products` is there."""
         assert self.products is not None, "ask `has` first"
         return self.products.of(first, second or first)
+
+    def scale(self, key: Key) -> Array | None:
+        """How the normaliser of a method that couples the batch moves with each prompt, [n]; None for the others."""
+        return self.products.scales.get(key) if self.products is not None else None
 
     def by_group(self, first: Key, second: Key | None = None) -> Array:
         """Inner products [M, M] of two gradients with groups as units. Only where `group_products` is there."""

@@ -2,6 +2,7 @@
 
     config.json                 what was asked, with its fingerprint
     methods.json                what the registry said of every method
+    checkpoints.json            with several older checkpoints, which point each is: its drift is measured first
     rollouts-<point>.parquet    sampled answers
     scored-<point>.parquet      the same with every column that the models supply
     gram-<point>.npz            inner products of gradients, their patterns, and numbers from enumeration
@@ -20,7 +21,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gradaxis.diagnostics.config import ExperimentConfig
+from gradaxis.diagnostics.curves import end_of_corrections
+from gradaxis.diagnostics.entropy_fit import fit_rows
 from gradaxis.diagnostics.measurements import Measurement, from_record, to_json, write_measurements
+from gradaxis.diagnostics.memory import tighten_heap
 from gradaxis.diagnostics.probes import PROBES, Probe
 from gradaxis.diagnostics.provenance import Clock, describe_method, write_provenance
 from gradaxis.diagnostics.stages import Stages
@@ -51,6 +55,8 @@ def run_experiment(config: ExperimentConfig, output: str | Path, progress: Progr
     probes = choose_probes(config)
     tell = progress or (lambda stage, done, total: None)
     stages = Stages(config, folder, tell)
+    if config.memory is not None:
+        tighten_heap()
     cards = {method.label: describe_method(method) for method in stages.methods}
     _claim(folder, config)
     write_json(folder / "methods.json", cards)
@@ -69,7 +75,9 @@ def run_experiment(config: ExperimentConfig, output: str | Path, progress: Progr
                 write_json(path, [to_json(asdict(row)) for row in found])
             rows += [from_record(record) for record in read_json(path)]
             tell("points", number + 1, len(points))
-        write_measurements(rows, folder)
+        if "entropy" in probes:
+            rows += fit_rows(rows, config.training_log)
+        write_measurements([*rows, *end_of_corrections(rows)], folder)
     write_provenance(folder, config, clock, {point: stages.origins(point) for point in points})
     return folder
 

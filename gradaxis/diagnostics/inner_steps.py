@@ -31,7 +31,7 @@ def take_steps(
     if missing:
         raise missing[0]
     moved = HuggingFacePolicy(
-        copy.deepcopy(policy.model), policy.tokenizer, policy.params, f"{policy.name}+{steps} steps"
+        copy.deepcopy(policy.model), policy.tokenizer, policy.params, f"{policy.name}+{steps} steps", policy.memory
     )
     optimiser = torch.optim.Adam(moved.parameters().values(), lr=rate)
     for _ in range(steps):

@@ -20,7 +20,7 @@ VERDICTS = ("ok", "watch", "bad", "unresolved", "not assessed", "not applicable"
 FINDINGS = ("ok", "watch", "bad")
 """The verdicts that claim something, and therefore need a finite estimate."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Measurement:
     `estimate`, `low` and `high` are in `unit`; an open end is ±infinity and an unknown value is None. `interval` says
     how the interval was made, `n` how many independent units it rests on (prompts, or groups where `interval` says so),
     `exact` whether the inner products behind it are exact (True) or projected (False). `part` names the part of the
-    data the row speaks of ("position 3").
+    data the row speaks of ("position 3"). `p_value` is two-sided and for this row alone: the chance of an estimate as
+    far from what the row compares it with (0 for a difference, 1 for a ratio) where the two are equal.
     `axis`, `slot` and `failure` are registry ids. `needs` are the inputs that would turn `not assessed` into a number.
     """
 
@@ -56,6 +57,7 @@ class Measurement:
     advice: str = ""
     reason: str = ""
     needs: tuple[str, ...] = ()
+    p_value: float | None = None
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
@@ -66,6 +68,8 @@ class Measurement:
             )
         if self.verdict == "not assessed" and not self.reason:
             raise InputError("reason", "nothing", "why the row is not assessed")
+        if self.p_value is not None and not 0 <= self.p_value <= 1:
+            raise InputError(f"p_value of {self.metric!r}", repr(self.p_value), "a number from 0 to 1, or None")
 
 
 def is_number(value: float | None) -> bool:
@@ -81,7 +85,7 @@ def judge(row: Measurement, low_is_good: bool, watch: float, bad: float, source:
     finding needs an interval that clears its threshold. A row without a finite estimate is `not assessed`.
     """
     if not is_number(row.estimate):
-        return replace(row, estimate=None, low=None, high=None, verdict="not assessed",
+        return replace(row, estimate=None, low=None, high=None, p_value=None, verdict="not assessed",
                        reason=row.reason or "no finite estimate: the input is empty or not a number")  # fmt: skip
     assert row.estimate is not None
     sign = 1.0 if low_is_good else -1.0
@@ -100,8 +104,8 @@ def judge(row: Measurement, low_is_good: bool, watch: float, bad: float, source:
 
 def not_assessed(row: Measurement, reason: str, needs: Sequence[str] = (), advice: str = "") -> Measurement:
     """The row without a number: why, which input would enable it, and how to supply that."""
-    return replace(row, estimate=None, low=None, high=None, verdict="not assessed", reason=reason, needs=tuple(needs),
-                   advice=advice or row.advice)  # fmt: skip
+    return replace(row, estimate=None, low=None, high=None, p_value=None, verdict="not assessed", reason=reason,
+                   needs=tuple(needs), advice=advice or row.advice)  # fmt: skip
 
 
 def write_measurements(rows: Iterable[Measurement], folder: Path) -> None:
@@ -144,6 +148,6 @@ def from_record(record: dict[str, Any]) -> Measurement:
     return Measurement(**{**record, **numbers, "needs": tuple(record["needs"])})
 
 
-NUMBERS = ("estimate", "low", "high", "threshold")
+NUMBERS = ("estimate", "low", "high", "threshold", "p_value")
 _TYPES = {"n": pa.int64(), "exact": pa.bool_(), "needs": pa.list_(pa.string()), **dict.fromkeys(NUMBERS, pa.float64())}
 SCHEMA = pa.schema([(field.name, _TYPES.get(field.name, pa.string())) for field in fields(Measurement)])

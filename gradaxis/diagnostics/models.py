@@ -25,11 +25,13 @@ def load_model(config: ExperimentConfig, role: str) -> HuggingFacePolicy:
         )
     if name.startswith(EMBEDDED):
         params = config.params if role == "policy" else "all"
-        return embedded_policy(name.removeprefix(EMBEDDED), config.dtype, config.device, params)
+        policy = embedded_policy(name.removeprefix(EMBEDDED), config.dtype, config.device, params)
+        policy.memory = config.memory
+        return policy
     return HuggingFacePolicy.load(
         name, device=config.device, dtype=config.dtype, params=config.params if role == "policy" else "all",
         gguf_file=config.gguf_file if role == "policy" else None, trust_remote_code=config.trust_remote_code,
-        allow_pickle=config.allow_pickle,
+        allow_pickle=config.allow_pickle, memory=config.memory,
     )  # fmt: skip
 
 

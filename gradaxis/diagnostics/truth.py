@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gradaxis.diagnostics.build import DIRECTION_ENTROPY, PROMPT
 from gradaxis.estimators.policies import (
     HuggingFacePolicy,
+    Outcomes,
     exact,
     exact_gradient,
     exact_objective,
@@ -35,14 +37,18 @@ def is_enumerable(policy: HuggingFacePolicy, task: Task | None, batch: RolloutBa
 def exact_numbers(
     policy: HuggingFacePolicy, sampler: HuggingFacePolicy, task: Task, batch: RolloutBatch, group_size: int
 ) -> dict[str, Any]:
-    """J of the policy, and the expected share of silent groups under the policy that sampled."""
+    """J of the policy; under the policy that sampled the share of silent groups, and the different answers in one."""
     temperature = float(batch.provenance.get("temperature", 1.0))
-    silent = exact(
-        sampler, task, batch.prompts, lambda answers: silent_group_probability(answers, group_size), temperature
-    )
+
+    def of_group(answers: Outcomes) -> Tensor:
+        distinct = (1 - (1 - answers.probability).pow(group_size)).sum(dim=1)
+        return torch.stack([silent_group_probability(answers, group_size), distinct], dim=1)
+
+    silent, distinct = exact(sampler, task, batch.prompts, of_group, temperature).mean(dim=0).tolist()
     return {
         "objective": float(exact_objective(policy, task, batch.prompts, temperature)),
-        "silent groups": float(silent.mean()),
+        "silent groups": silent,
+        "distinct answers": distinct,
     }
 
 

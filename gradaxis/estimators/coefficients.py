@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradaxis.errors import NotYetError
-from gradaxis.estimators.flow import evaluate_reward
+from gradaxis.estimators.flow import Advantage, Slots, evaluate_reward
 from gradaxis.estimators.gates import open_gate
 from gradaxis.estimators.inputs import Inputs, apply
 from gradaxis.estimators.weights import Weight, reach_tokens, score_function, surrogate
@@ -44,6 +44,11 @@ class Parts(NamedTuple):
 def evaluate(method: Method, inputs: Inputs) -> Parts:
     """Evaluate every slot in the order in which data passes them. The scalars are differentiable in the quantities."""
     advantage = evaluate_reward(method.slots, method.streams, inputs)
+    return evaluate_trajectory(method.slots, advantage, inputs, method.label)
+
+
+def evaluate_trajectory(slots: Slots, advantage: Advantage, inputs: Inputs, label: str) -> Parts:
+    """The trajectory slots, given what the reward side hands over. `label` names the method in errors."""
     batch, mask = inputs.batch, inputs.mask
     a = advantage.value
 
@@ -53,9 +58,9 @@ def evaluate(method: Method, inputs: Inputs) -> Parts:
         return torch.where(open_gate(placed.where, a, "token", advantage.outcome, batch), acting, otherwise)
 
     weight = score_function(inputs.quantities["logp"], mask)
-    for placed in method.slots["ratio"]:
+    for placed in slots["ratio"]:
         weight = apply(placed, inputs, {"weight": weight, "advantage": a})
-    for placed in method.slots["trust_region"]:
+    for placed in slots["trust_region"]:
         changed: Weight = apply(placed, inputs, {"weight": weight, "advantage": a})
         if placed.where and changed.pooled is not weight.pooled:
             raise NotYetError(
@@ -66,18 +71,18 @@ def evaluate(method: Method, inputs: Inputs) -> Parts:
         )
     if weight.pooled is not None and advantage.level != "sample":
         raise NotYetError(
-            f"{method.label}: one ratio for the whole sequence with an advantage that differs between its tokens "
+            f"{label}: one ratio for the whole sequence with an advantage that differs between its tokens "
             "is not computed yet"
         )
     token_weight = (mask & advantage.kept.unsqueeze(1)).to(a.dtype)
-    for placed in method.slots["token_weight"]:
+    for placed in slots["token_weight"]:
         token_weight = gated(
             placed, apply(placed, inputs, {"token_weight": token_weight, "advantage": a}), token_weight
         )
     flowing = {"token_weight": token_weight, "counted": advantage.counted, "advantage": a}
-    coefficient = _aggregate(method.slots["aggregation"], inputs, flowing)
+    coefficient = _aggregate(slots["aggregation"], inputs, flowing)
     terms = torch.zeros_like(a).sum()
-    for placed in method.slots["terms"]:
+    for placed in slots["terms"]:
         term = apply(placed, inputs, flowing)
         terms = terms + (coefficient * gated(placed, term, 0.0)).sum()
     return Parts(

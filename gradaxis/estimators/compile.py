@@ -14,9 +14,11 @@ from torch import Tensor
 from gradaxis.errors import InputError, MissingInputError, NotYetError, UsageError
 from gradaxis.estimators.coefficients import Coefficients, differentiate, evaluate
 from gradaxis.estimators.contract import contract_batch
+from gradaxis.estimators.flow import evaluate_reward
 from gradaxis.estimators.gates import LABELS
 from gradaxis.estimators.gradients.instrumented import Policy, gradient_of
 from gradaxis.estimators.inputs import Inputs, need_column, prepare
+from gradaxis.estimators.local_scope import MICRO_BATCH, missing_micro_batches, number_micro_batches
 from gradaxis.estimators.quantities import QUANTITIES
 from gradaxis.estimators.rollouts.batch import RolloutBatch
 from gradaxis.taxonomy import AXES, Method, Need, Placed, Registry, load_registry
@@ -71,6 +73,8 @@ class CompiledEstimator:
             if placed.parameters.get("constant") == "max_length" and "max_new_tokens" not in batch.provenance:
                 remedy = "store the sampler's max_new_tokens in the provenance of the rollouts"
                 found.append(MissingInputError("max_new_tokens", remedy))
+            if placed.parameters.get("scope") == "local" and number_micro_batches(batch) is None:
+                found.append(missing_micro_batches())
             for label in set(placed.where or {}) & set(LABELS) - set(batch.labels):
                 found.append(MissingInputError(label, f"add the label {label!r} to the rollouts"))
         return [error for error in found if error is not None]
@@ -108,6 +112,11 @@ class CompiledEstimator:
         if not batch.tokens.is_meta:
             _refuse_infinite(self.label, found, batch)
         return found
+
+    def kept(self, batch: RolloutBatch) -> Tensor:
+        """True for the sequences that the method's selection leaves in, bool [N]. Errors as for `coefficients`."""
+        columns = {name: batch.columns[name] for name in self.quantities if name in batch.columns}
+        return evaluate_reward(self.method.slots, self.method.streams, self._prepare(batch, columns)).kept
 
     def gradient(self, policy: Policy, batch: RolloutBatch, micro_batch: int | None = None) -> dict[str, Tensor]:
         """∇L by parameter name: the coefficients of one forward pass, pulled back through a second one in parts.
@@ -209,7 +218,7 @@ def _rehearse(estimator: CompiledEstimator) -> None:
     batch = contract_batch().rows([])
     columns = [need.column for need in estimator.needs if need.column.endswith("_logp")]
     batch = batch.with_columns({name: batch.columns["logp"] for name in columns if name not in batch.columns})
-    estimator.coefficients(replace(batch, labels=dict.fromkeys(LABELS, ())))
+    estimator.coefficients(replace(batch, labels=dict.fromkeys((*LABELS, MICRO_BATCH), ())))
 
 
 def _refuse_infinite(label: str, found: Coefficients, batch: RolloutBatch) -> None:

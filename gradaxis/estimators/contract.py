@@ -1,8 +1,9 @@
 """One fixed batch on which every entry is rehearsed, compared and fingerprinted.
 
 It has what makes estimators differ: stale samples, ragged and truncated responses with observation tokens inside,
-uneven groups, graded rewards, silent groups of both kinds, a teacher, a critic, turns whose states recur, and greedy
-answers. Its numbers come from a low-discrepancy sequence, so that they are the same everywhere.
+uneven groups, graded rewards, silent groups of both kinds, a teacher, a critic, turns whose states recur, greedy
+answers, and micro-batches that cut through groups. Its numbers come from a low-discrepancy sequence, so that they are
+the same everywhere.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from gradaxis.estimators.local_scope import MICRO_BATCH
 from gradaxis.estimators.rollouts.batch import Prompt, RolloutBatch, Turns
 
 _WIDTH = 9
@@ -51,7 +53,8 @@ def contract_batch(device: torch.device | str = "cpu", dtype: torch.dtype = torc
     prompt = [number for number, group in enumerate(_REWARDS) for _ in group]
     batch = _fill(prompt, rewards, _RESPONSES)
     greedy = _fill(range(len(_REWARDS)), _GREEDY_REWARDS, ["ppp"] * len(_REWARDS))
-    batch = replace(batch, turns=_find_turns(batch), companions={"greedy": greedy})
+    labels = {MICRO_BATCH: tuple(str(row // 4) for row in range(batch.size))}
+    batch = replace(batch, turns=_find_turns(batch), companions={"greedy": greedy}, labels=labels)
     shape = batch.tokens.shape
     logp = -0.1 - 2.4 * _spread_numbers(shape, 1)
     away = {"old": 0.9, "behavior": 1.0, "ref": 1.2, "teacher": 1.6}

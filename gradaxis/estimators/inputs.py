@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gradaxis.errors import InputError, MissingInputError
 from gradaxis.estimators.levels import get_turns
+from gradaxis.estimators.local_scope import number_micro_batches
 from gradaxis.estimators.operators import find_operator
 from gradaxis.estimators.quantities import QUANTITIES, at_least_float32
 from gradaxis.estimators.rollouts.batch import TOKEN_COLUMNS, RolloutBatch
@@ -62,6 +63,8 @@ class Inputs:
                 return greedy_reward(self.batch)
             case "max_length":
                 return self.batch.provenance.get("max_new_tokens")
+            case "micro_batch":
+                return number_micro_batches(self.batch)
         if name in TOKEN_COLUMNS or name.endswith("_logp"):
             return self.column(name)
         raise InputError(f"{placed.operator}.reads", repr(name), "a quantity that estimators know how to supply")

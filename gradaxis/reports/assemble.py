@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from gradaxis.reports.cards import method_cards
-from gradaxis.reports.document import Document
+from gradaxis.reports.document import Document, Section
 from gradaxis.reports.findings import derive_findings, missing_findings
 from gradaxis.reports.format import clean_text, format_list
 from gradaxis.reports.points import name_point
 from gradaxis.reports.results import Results
+from gradaxis.reports.sections.attribution import attribution_section
 from gradaxis.reports.sections.charts import charts_section
+from gradaxis.reports.sections.drift import drift_section
+from gradaxis.reports.sections.forecast import forecast_section
 from gradaxis.reports.sections.glossary import glossary_section
+from gradaxis.reports.sections.kl import kl_section
 from gradaxis.reports.sections.measured import measured_section
 from gradaxis.reports.sections.methods import cards_section, methods_section
 from gradaxis.reports.sections.missing import missing_section
+from gradaxis.reports.sections.places import places_section
+from gradaxis.reports.sections.ranking import ranking_section
 from gradaxis.reports.sections.rollouts import rollouts_section
 from gradaxis.reports.sections.slots import slots_section
 
@@ -30,15 +36,26 @@ def build_document(results: Results) -> Document:
         subtitle=subject,
         verdict=derive_findings(results),
         gaps=missing_findings(results),
-        sections=(
-            measured_section(results),
-            rollouts_section(results),
-            methods_section(results),
-            charts_section(results),
-            slots_section(results),
-            missing_section(results),
-            cards_section(results, method_cards(results)),
-            glossary_section(results),
-        ),
+        sections=tuple(section for section in _sections(results) if section is not None),
         footer=f"Written by gradaxis {clean_text(version)} from stored measurements only.".replace("  ", " "),
+    )
+
+
+def _sections(results: Results) -> tuple[Section | None, ...]:
+    """In the order in which they are read; None for one that has nothing to say on these points."""
+    return (
+        measured_section(results),
+        rollouts_section(results),
+        methods_section(results),
+        ranking_section(results),
+        charts_section(results),
+        slots_section(results),
+        attribution_section(results),
+        forecast_section(results),
+        kl_section(results),
+        places_section(results),
+        drift_section(results),
+        missing_section(results),
+        cards_section(results, method_cards(results)),
+        glossary_section(results),
     )

@@ -15,6 +15,7 @@ SEQUENCE_WEIGHTS = "sequence weights"
 CLIPPED = "clip_fraction"
 CRITICAL_BATCH = "critical_batch_size"
 SIGNAL_TO_NOISE = "snr"
+SQUARED_MEAN = "squared_mean"
 EQUAL_GAIN = "noise_ratio_at_equal_gain"
 TO_RESOLVE = "prompts_to_resolve"
 GAIN = "gain"
@@ -30,6 +31,14 @@ COINCIDING = "coincides"
 SLOT_DIRECTION = "slot_effect"
 SLOT_NOISE = "slot_effect_on_noise"
 SLOT_BIAS = "slot_effect_on_bias"
+RANK = "efficiency_rank"
+EFFICIENCY_RATIO = "efficiency_ratio"
+FORECAST, FORECAST_PER_REWARD, FUNCTIONAL = "forecast", "forecast_per_reward", "functional_value"
+KL_GAIN, KL_COSINE, KL_SIZE = "kl_pull_gain", "kl_pull_cosine", "kl_pull_size"
+KL_ESTIMATES = ("kl_value", "kl_estimate", "kl_estimate_per_token")
+CURVE_ENDS = ("correction_stops_helping", "correction_helps_until", "direction_holds_until")
+NOISE_WITHIN, EFFECTIVE_RANK = "noise_share_within_prompts", "effective_rank"
+PLACES = (("noise_share_by_layer", "layer"), ("noise_share_by_position", "position"))
 
 
 @dataclass(frozen=True)
@@ -59,11 +68,21 @@ OF_ROLLOUTS = (
     Metric("mean_length", "mean length (tokens)"),
     Metric("truncated_share", "truncated answers", share=True),
     Metric(SAMPLE_SIZE, "ESS / N", share=True),
+    Metric("exact_ess", "ESS / N, expected", share=True),
+    Metric("chi2", "χ² of the weights"),
+    Metric("outlier_ratios", "ratios outside [0.5, 2]", share=True),
     Metric("largest_log_ratio", "largest log-ratio of a token (nats)"),
     Metric(SILENT, "silent groups, observed", share=True),
     Metric(EXPECTED_SILENT, "silent groups, expected", share=True),
+    Metric("all_right_groups", "silent groups, all right", share=True),
+    Metric("all_wrong_groups", "silent groups, all wrong", share=True),
+    Metric("constant_groups", "silent groups, all alike in between", share=True),
     Metric("effective_groups", "groups that are not silent"),
+    Metric("effective_samples", "answers in groups that are not silent"),
     Metric(ENTROPY, "entropy (nats a token)"),
+    Metric("entropy_top_share", "entropy in", share=True),
+    Metric("distinct_answers", "distinct answers a group"),
+    Metric("expected_distinct_answers", "distinct answers a group, expected"),
     Metric(REWARD_VARIANCE, "reward variance explained", share=True),
 )
 """What is measured on the rollouts themselves, in order."""

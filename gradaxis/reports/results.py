@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from gradaxis.diagnostics.measurements import Measurement, read_measurements
 from gradaxis.diagnostics.storage import read_json
 from gradaxis.errors import InputError
+from gradaxis.reports.family import Family, family_of
 from gradaxis.reports.points import FRESH
 
 
@@ -21,6 +23,11 @@ class Results:
     config: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     cards: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def family(self) -> Family:
+        """The statements that a verdict could make, and how clear each must be when all are counted."""
+        return family_of(self.rows)
 
     @property
     def points(self) -> tuple[str, ...]:

@@ -70,19 +70,24 @@ class Widens(Strict):
 
 
 class CouplesByParameter(Strict):
-    """The level depends on a parameter: `{parameter: constant, value: tokens, then: batch, else: sample}`."""
+    """The level depends on a parameter: `{parameter: constant, value: tokens, then: batch, else: sample}`.
+
+    Under `else` may stand another one.
+    """
 
     parameter: Identifier
     value: Any
     then: Level | Literal["over"]
-    otherwise: Level | Literal["over"] = Field(alias="else")
+    otherwise: Level | Literal["over"] | CouplesByParameter = Field(alias="else")
 
 
 class OperatorBody(Strict):
     """One operator as it stands in its file.
 
     `reads` are the tensor arguments of the function that is bound to it, in order and by the same names. `couples` says
-    which rows share a statistic (`over`: those of the item's `over`). `needs` are batch columns, `turns` or
+    which rows share a statistic (`over`: those of the item's `over`), and `of_others` the reads that it takes of other
+    samples than the one whose result it makes: given exactly where an operator can couple, outside `sampling`, whose
+    operators say by their `law` how they draw. `needs` are batch columns, `turns` or
     `companion:<role>`; `{name}` in one is replaced by the parameter's value, and the need falls away when that value is
     null or "none". `requires` are `slot.operator` without which it has no meaning. `not_yet` says why no estimator can
     use it in this version.
@@ -93,6 +98,7 @@ class OperatorBody(Strict):
     parameters: dict[Identifier, ParameterDeclaration] = Field(default_factory=dict)
     over: OverDeclaration | None = None
     couples: Level | Literal["over"] | CouplesByParameter = "sample"
+    of_others: list[Identifier] = Field(default_factory=list)
     widens: bool | Widens = False
     needs: list[Text] = Field(default_factory=list)
     requires: list[Text] = Field(default_factory=list)

@@ -9,6 +9,7 @@ from typing import Any
 
 from gradaxis.taxonomy.axes import AXES, SLOTS
 from gradaxis.taxonomy.checking import check_model
+from gradaxis.taxonomy.coupling import check_of_others
 from gradaxis.taxonomy.declarations import RESERVED, OperatorBody, OperatorDeclaration
 from gradaxis.taxonomy.entries import Compound, Entry, Failure
 from gradaxis.taxonomy.parameters import check_value
@@ -122,6 +123,7 @@ def _read_operators(path: Path, document: Document) -> tuple[dict[str, OperatorD
         problems += wrong
         if body is not None:
             problems += _check_declaration(name, body, document)
+            problems += check_of_others(name, slot, body, document)
             found[name] = OperatorDeclaration.model_construct(**dict(body), name=name, axis=axis, slot=slot)
             found[name].__pydantic_fields_set__.update(body.model_fields_set)
     return found, problems

@@ -56,12 +56,29 @@ class Placed:
     @property
     def couples(self) -> str:
         """Which rows share a statistic: `sample`, `group`, `batch` or `state`."""
-        level = self.declaration.couples
-        if not isinstance(level, str):
-            level = level.then if self.parameters.get(level.parameter) == level.value else level.otherwise
+        level = self._level
         if level == "over":
-            return "batch" if self.over == "batch" else "group"
+            level = "batch" if self.over == "batch" else "group"
+        return "group" if level == "sample" and self._gated_by_group else level
+
+    @property
+    def of_others(self) -> tuple[str, ...]:
+        """What it reads of other samples as it is placed here, its gate included; nothing where it couples none."""
+        own = () if self._level == "sample" else self.declaration.of_others
+        return tuple(dict.fromkeys([*own, *(("outcome",) if self._gated_by_group else ())]))
+
+    @property
+    def _level(self) -> str:
+        """The level that the declaration gives with these parameters; `over` where the peer set decides."""
+        level = self.declaration.couples
+        while not isinstance(level, str):
+            level = level.then if self.parameters.get(level.parameter) == level.value else level.otherwise
         return level
+
+    @property
+    def _gated_by_group(self) -> bool:
+        """Whether its gate asks how the whole group came out: then even a sample's own operator couples the group."""
+        return "group" in (self.where or {})
 
     def inherited(self, ancestor: str) -> Placed:
         """The same placement as a child sees it."""

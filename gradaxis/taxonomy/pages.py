@@ -201,7 +201,8 @@ def operator_page(row: Row) -> list[Block]:
     """One operator in full."""
     blocks: list[Block] = [Heading(f"{row['name']} ({row['axis']}.{row['slot']})"), Paragraph(row["summary"])]
     facts = [
-        ("reads", ", ".join(row["reads"])), ("needs", ", ".join(row["needs"])),
+        ("reads", ", ".join(row["reads"])), ("of other samples", ", ".join(row["of_others"])),
+        ("needs", ", ".join(row["needs"])),
         ("requires", ", ".join(row["requires"])), ("couples", value_text(row["couples"])),
         ("over", ", ".join(row["over"]["choices"]) if row["over"] else ""), ("stage", ", ".join(row["stages"])),
         ("law", row["law"] or ""), ("paper", row["paper"]["title"] if row["paper"] else ""),

@@ -112,7 +112,8 @@ def operator_row(operator: OperatorDeclaration, registry: Registry) -> Row:
     return {
         "name": operator.name, "axis": operator.axis, "slot": operator.slot, "summary": operator.summary,
         "parameters": {name: _parameter_row(parameter) for name, parameter in operator.parameters.items()},
-        "reads": list(operator.reads), "needs": list(operator.needs), "requires": list(operator.requires),
+        "reads": list(operator.reads), "of_others": list(operator.of_others), "needs": list(operator.needs),
+        "requires": list(operator.requires),
         "over": operator.over.model_dump() if operator.over else None, "stages": list(operator.stages),
         "couples": _plain(operator.couples), "widens": _plain(operator.widens), "law": operator.law,
         "not_yet": operator.not_yet, "paper": operator.paper.model_dump() if operator.paper else None,

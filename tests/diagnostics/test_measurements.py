@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,12 +76,21 @@ def test_rows_come_back_as_they_were(tmp_path):
         ROW,
         Measurement(probe="variance", metric="critical_batch_size", low=8.0, high=math.inf, verdict="unresolved"),
         not_assessed(Measurement(probe="bias", metric="cosine", method="ppo"), "no critic", ("value", "x")),
+        replace(ROW, metric="noise_ratio", p_value=0.03),
     ]
     write_measurements(rows, tmp_path)
     assert read_measurements(tmp_path) == rows
     stored = json.loads((tmp_path / "measurements.json").read_text())
     assert stored["rows"][1]["high"] == "inf"
     assert stored["rows"][0]["estimate"] == 2.0
+    assert [row["p_value"] for row in stored["rows"]] == [None, None, None, 0.03]
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan])
+def test_a_p_value_is_a_probability(value):
+    with pytest.raises(InputError, match="p_value"):
+        replace(ROW, p_value=value)
+    assert not_assessed(replace(ROW, p_value=0.5), "no critic").p_value is None
 
 
 def test_no_rows_are_no_results(tmp_path):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradaxis.estimators import contract_batch
 from gradaxis.estimators.inputs import greedy_reward
+from gradaxis.estimators.local_scope import number_micro_batches
 from gradaxis.estimators.operators import OPERATORS
 from gradaxis.estimators.weights import Weight
 from gradaxis.taxonomy import Registry
@@ -23,7 +24,7 @@ CHOICES: dict[str, list[dict[str, Any]]] = {
     ],
     "clip_ratio": [{"low": 0.2, "high": 0.28}],
     "clip_weight": [{"low": None, "high": 0.2}, {"low": 0.2, "high": 0.2}],
-    "aggregate_tokens": [{"weight": weight, "constant": constant, "scope": "global"}
+    "aggregate_tokens": [{"weight": weight, "constant": constant, "scope": scope} for scope in ("global", "local")
                          for weight in ("one", "inverse_length") for constant in ("sequences", "tokens", "max_length")],
     "penalise_kl": [{"to": "ref", "value": value, "gradient": "through_value", "coefficient": 0.1}
                     for value in ("k1", "k2", "k3")],
@@ -59,7 +60,7 @@ def readings(device: str, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
         "outcome": batch.reward, "advantage": batch.reward, "peers": batch.group,
         "counted": torch.ones_like(batch.group, dtype=torch.bool), "greedy_reward": greedy_reward(batch),
         "turn_reward": turns.reward, "weight": Weight(ratio, ratio), "token_weight": batch.mask.to(dtype),
-        "max_length": 12, "streams": {"step": column["value"]},
+        "max_length": 12, "micro_batch": number_micro_batches(batch), "streams": {"step": column["value"]},
     }  # fmt: skip
 
 

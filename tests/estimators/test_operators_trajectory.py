@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradaxis.errors import InputError, MissingInputError, NotYetError
+from gradaxis.errors import InputError, MissingInputError
 from gradaxis.estimators.operators.trajectory.aggregation import aggregate_tokens
 from gradaxis.estimators.operators.trajectory.ratio import form_ratio
 from gradaxis.estimators.operators.trajectory.terms import add_entropy_bonus, penalise_kl
@@ -156,7 +156,7 @@ def test_clips_refuse_what_is_no_ratio() -> None:
 def test_aggregation_by_hand(weight: str, constant: str, expected: list[float]) -> None:
     """Lengths 3 and 1, so 4 tokens in 2 sequences; the longest response allowed has 8."""
     both = torch.ones(2, dtype=torch.bool)
-    a = aggregate_tokens(torch.ones_like(LOGP), MASK, both, 8, weight=weight, constant=constant, scope="global")
+    a = aggregate_tokens(torch.ones_like(LOGP), MASK, both, 8, None, weight=weight, constant=constant, scope="global")
     assert a[0].tolist() == pytest.approx([expected[0], expected[0], 0.0, expected[0]])
     assert a[1].tolist() == pytest.approx([expected[1], 0.0, 0.0, 0.0])
 
@@ -166,18 +166,18 @@ def test_aggregation_divides_by_counted_sequences_only() -> None:
     kept = torch.tensor([True, False])
     weight = kept.unsqueeze(1) * torch.ones_like(LOGP)
     arguments = {"weight": "one", "constant": "tokens", "scope": "global"}
-    assert aggregate_tokens(weight, MASK, kept, None, **arguments)[0, 0].item() == pytest.approx(1 / 3)
-    assert aggregate_tokens(weight, MASK, kept | True, None, **arguments)[0, 0].item() == pytest.approx(1 / 4)
+    assert aggregate_tokens(weight, MASK, kept, None, None, **arguments)[0, 0].item() == pytest.approx(1 / 3)
+    assert aggregate_tokens(weight, MASK, kept | True, None, None, **arguments)[0, 0].item() == pytest.approx(1 / 4)
     nobody = torch.zeros(2, dtype=torch.bool)
-    assert aggregate_tokens(0 * weight, MASK, nobody, None, **arguments).tolist() == torch.zeros_like(LOGP).tolist()
+    assert aggregate_tokens(0 * weight, MASK, nobody, None, None, **arguments).tolist() == torch.zeros_like(LOGP).tolist()
 
 
-def test_aggregation_refuses_what_it_cannot_do() -> None:
+def test_aggregation_refuses_what_it_is_not_told() -> None:
     both, ones = torch.ones(2, dtype=torch.bool), torch.ones_like(LOGP)
     with pytest.raises(MissingInputError, match="max_new_tokens"):
-        aggregate_tokens(ones, MASK, both, None, weight="one", constant="max_length", scope="global")
-    with pytest.raises(NotYetError, match="local"):
-        aggregate_tokens(ones, MASK, both, None, weight="one", constant="tokens", scope="local")
+        aggregate_tokens(ones, MASK, both, None, None, weight="one", constant="max_length", scope="global")
+    with pytest.raises(MissingInputError, match="micro_batch"):
+        aggregate_tokens(ones, MASK, both, None, None, weight="one", constant="tokens", scope="local")
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ OPERATORS = {
             constant: {type: choice, choices: [sequences, tokens], default: sequences, meaning: the divisor}
             scope: {type: choice, choices: [global, local], default: global, not_yet: [local], meaning: over what}
           couples: {parameter: constant, value: tokens, then: batch, else: sample}
+          of_others: [mask]
         """,
     "trajectory/terms": """
         penalise:
@@ -63,6 +64,7 @@ OPERATORS = {
           parameters: {rows: {type: integer, minimum: 1, default: 1, meaning: how many}}
           over: {choices: [group, batch], default: group}
           couples: over
+          of_others: [advantage, peers]
         greedy: {summary: greedy answer, needs: ["companion:greedy"]}
         expert: {summary: expert answer, needs: ["companion:expert"]}
         """,
@@ -72,6 +74,7 @@ OPERATORS = {
           reads: [advantage, peers]
           over: {choices: [group, batch], default: group}
           couples: over
+          of_others: [advantage, peers]
         """,
     "reward/credit": """
         to_go: {summary: sums, stages: [after, accrue]}

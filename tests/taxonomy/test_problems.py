@@ -147,6 +147,8 @@ OPERATOR_CASES = [
     ("summary: s\n  requires: [§ratoi.form]", "expected slot.operator", "ratio"),
     ("summary: s\n  requires: [§ratio.frm]", "no file declares", "ratio.form"),
     ("summary: s\n  couples: §everyone", "got the text 'everyone'", None),
+    ("summary: s\n  reads: [reward]\n  §of_others: [reward]", "couples none", None),
+    ("summary: s\n  reads: [reward]\n  couples: group\n  of_others: [§rewrd]", "does not read 'rewrd'", "reward"),
 ]
 
 
@@ -161,6 +163,26 @@ def test_mistake_in_a_declaration(mini, body, message, closest) -> None:
     assert message in found[0].message
     assert found[0].closest == closest
     assert (found[0].line, found[0].column) == (before.count("\n") + 1, len(before) - before.rfind("\n"))
+
+
+@pytest.mark.parametrize(
+    "couples",
+    ["group", "over", "{parameter: by, value: all, then: batch, else: sample}"],
+    ids=["always", "by peers", "by parameter"],
+)
+def test_operator_that_can_couple_says_what_it_reads_of_others(mini, couples) -> None:
+    mini.write("operators/reward/signal.yaml", f"mine:\n  summary: s\n  reads: [reward]\n  couples: {couples}")
+    [problem] = mini.problems()
+    assert "of_others" in problem.message
+    assert (problem.line, problem.column, problem.allowed) == (1, 1, ("reward",))
+
+
+def test_sampling_says_by_its_law_how_it_couples(mini) -> None:
+    mini.write("operators/trajectory/sampling.yaml", "refill: {summary: s, couples: batch, law: refilled}")
+    assert mini.problems() == []
+    mini.write("operators/trajectory/sampling.yaml", "refill: {summary: s, reads: [r], couples: batch, of_others: [r]}")
+    [problem] = mini.problems()
+    assert "law" in problem.message
 
 
 def test_operator_names_are_unique_over_slots(mini) -> None:

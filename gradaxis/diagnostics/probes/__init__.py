@@ -6,13 +6,21 @@ from gradaxis.diagnostics.evidence import Evidence
 from gradaxis.diagnostics.measurements import Measurement
 from gradaxis.diagnostics.probes import (
     agreement,
+    attribution,
     bias,
+    correction,
     coverage,
+    efficiency,
     entropy,
+    forecast,
     importance,
+    kl,
+    mismatch,
     reward,
+    signal,
     silent_groups,
     slots,
+    staleness,
     variance,
 )
 
@@ -22,12 +30,20 @@ PROBES: Mapping[str, Probe] = {
     "coverage": coverage.measure,
     "reward": reward.measure,
     "silent-groups": silent_groups.measure,
+    "signal": signal.measure,
     "importance": importance.measure,
+    "staleness": staleness.measure,
+    "mismatch": mismatch.measure,
     "variance": variance.measure,
     "bias": bias.measure,
+    "efficiency": efficiency.measure,
+    "correction": correction.measure,
     "entropy": entropy.measure,
+    "forecast": forecast.measure,
+    "kl": kl.measure,
     "agreement": agreement.measure,
     "slots": slots.measure,
+    "attribution": attribution.measure,
 }
 """Probe name -> its function, in the order of a report."""
 

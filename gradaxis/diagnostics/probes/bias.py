@@ -19,9 +19,6 @@ from gradaxis.diagnostics.statistics import (
     cosine_given,
     cosine_of_means,
     cosine_with_known,
-    efficiency,
-    efficiency_given,
-    efficiency_on_known,
     gain_given,
     gain_of_means,
     gain_on_known,
@@ -29,14 +26,13 @@ from gradaxis.diagnostics.statistics import (
 from gradaxis.taxonomy import SLOTS
 
 PROBE = "bias"
-METRICS = ("gain", "cosine", "orthogonal_bias", "efficiency")
-JACKKNIFE = "95 %, jackknife over prompts"
+METRICS = ("gain", "cosine", "orthogonal_bias")
 STUDENT = "95 %, Student over prompts, these prompts taken as given"
 FIELLER = "95 %, Fieller's interval from a jackknife over prompts"
 
 
 def measure(evidence: Evidence) -> list[Measurement]:
-    """For each method gain, cosine and orthogonal relative bias against the target, and the efficiency of one update.
+    """For each method gain, cosine and orthogonal relative bias against the target.
 
     The target is the exact ∇J of J on these very prompts where the policy can be enumerated; else it is that of the
     task, as the unbiased reference built from slots estimates it, with prompts as draws. With two groups a prompt or
@@ -76,19 +72,15 @@ def _against_target(evidence: Evidence, label: str, base: Measurement) -> list[M
         return [
             not_assessed(replace(base, metric=metric), "its gradient is zero on these rollouts") for metric in METRICS
         ]
-    how_share = JACKKNIFE + " of its logarithm"
     if given and evidence.groups is not None:
         units, strata = given_of(evidence, key), evidence.groups.strata
-        gain, cosine = gain_given(units, strata), cosine_given(units, strata)
-        share, how, how_share = efficiency_given(units, evidence.by_group(key), strata), BETWEEN_GROUPS, BETWEEN_GROUPS
+        gain, cosine, how = gain_given(units, strata), cosine_given(units, strata), BETWEEN_GROUPS
     elif evidence.target == EXACT:
         residual = residual_of(evidence, key)
-        gain, cosine = gain_on_known(residual), cosine_with_known(residual)
-        share, how = efficiency_on_known(residual, own), STUDENT
+        gain, cosine, how = gain_on_known(residual), cosine_with_known(residual), STUDENT
     else:
         cross = evidence.of(key, evidence.target)
-        gain, cosine = gain_of_means(cross, target), cosine_of_means(own, target, cross)
-        share, how = efficiency(own, own, cross, target), FIELLER
+        gain, cosine, how = gain_of_means(cross, target), cosine_of_means(own, target, cross), FIELLER
     hidden = f"noise hides the direction at this number of {'groups' if given else 'prompts'}"
     row = fill(replace(base, metric="cosine", unit="cosine"), cosine, how, hidden)
     if cosine.resolved:
@@ -101,7 +93,6 @@ def _against_target(evidence: Evidence, label: str, base: Measurement) -> list[M
         fill(replace(base, metric="gain", unit="ratio"), gain, how, hidden),
         replace(row, advice=advice.get(row.verdict, "")),
         fill(replace(base, metric="orthogonal_bias", unit="ratio"), _tangent(cosine), how, hidden),
-        fill(replace(base, metric="efficiency", unit="share"), share, how_share, hidden),
     ]
 
 

@@ -1,167 +1,123 @@
 """Entropy: how much there is, where it stands in the answer, and what each method would do to it.
 
-Where the policy can be enumerated the gradient of the entropy is exact and holds what a visit to other contexts
-changes; elsewhere it is taken at the contexts of these rollouts, and `part` says so.
+There are several mean entropies, and a step may raise one and lower another. Each has a name:
+
+    frozen_prefix   the mean over all tokens at the contexts of these rollouts: what an entropy bonus sees
+    as_logged       E[Σ_t H_t] / E[L]: with what a step changes in which contexts are met and how long answers are
+    per_sequence    E[(1/L) Σ_t H_t], with both too
+    of_answer       E[Σ_t H_t], the entropy of the whole answer
+
+`entropy_change` and `entropy_price` are those of `as_logged` where its gradient is known exactly, else of
+`frozen_prefix`; `part` says which.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
-import numpy as np
-
-from gradaxis.diagnostics.evidence import ENTROPY, EXACT, EXACT_ENTROPY, Evidence
+from gradaxis.diagnostics.evidence import EXACT, Evidence
+from gradaxis.diagnostics.functionals import ANSWER_ENTROPY, SEQUENCE_ENTROPY, TOKEN_ENTROPY
 from gradaxis.diagnostics.measurements import Measurement, not_assessed
-from gradaxis.diagnostics.probes.rows import BETWEEN_GROUPS, fill, start, without_products
-from gradaxis.diagnostics.probes.target import group_values_along, values_along
-from gradaxis.diagnostics.statistics import (
-    Array,
-    Estimate,
-    Interval,
-    fieller,
-    inner_of_means,
-    jackknife_covariance,
-    jackknife_interval,
-    leave_out_inner,
-    mean_interval,
-    ratio_of_means,
-    stratified_mean,
-    stratified_ratio,
+from gradaxis.diagnostics.probes.distinct import distinct_answers
+from gradaxis.diagnostics.probes.entropy_covariance import covariances
+from gradaxis.diagnostics.probes.entropy_tokens import FAILURE, PROBE, levels
+from gradaxis.diagnostics.probes.first_order import (
+    Change,
+    along_frozen_entropy,
+    change_of,
+    knows_exactly,
+    problem_of,
+    rows_of,
 )
-from gradaxis.diagnostics.units import Key
-from gradaxis.errors import MissingInputError
+from gradaxis.diagnostics.probes.rows import fill, start, without_products
+from gradaxis.diagnostics.statistics import Estimate, Interval, gain_of_means, ratio_of_inner_products, ratio_of_means
+from gradaxis.diagnostics.top_entropy import SHARE, TOP_ENTROPY
 
-PROBE = "entropy"
-FAILURE = "entropy-collapse"
-STUDENT = "95 %, Student over prompts, these prompts taken as given"
-JACKKNIFE = "95 %, jackknife over prompts"
 GRADIENT_METRICS = ("entropy_change", "entropy_price")
+FROZEN = "frozen_prefix"
+VARIANTS = {"as_logged": TOKEN_ENTROPY, "per_sequence": SEQUENCE_ENTROPY, "of_answer": ANSWER_ENTROPY}
+"""Name of a mean entropy -> its functional."""
+
+AT_CONTEXTS = "at the contexts of these rollouts"
+EXACTLY = "exact gradient of the entropy, these prompts"
+ESTIMATED = "gradient of the entropy estimated from these rollouts"
+HIDDEN = "noise hides the gradient at this number of prompts"
 
 
 def measure(evidence: Evidence) -> list[Measurement]:
-    """Mean entropy a token and by position; for each method the covariance of log-probability and advantage, the
-    first-order change of the mean entropy, <∇H, g>, and its price: nats lost for each unit of reward gained.
-
-    In a tabular softmax a policy-gradient step changes the entropy of a context by minus the covariance of log π and
-    the step in its logits (arXiv 2505.22617, theorem 1), so a positive covariance goes with falling entropy.
+    """Entropy over tokens, answers, places and quantiles; different answers in a group; for each method the covariance
+    of log-probability and advantage, the first-order change of each mean entropy, <∇H, g>, its price, nats lost for
+    each unit of reward gained, and the part of its gradient that the tokens of highest entropy hold.
     """
-    rows = _of_policy(evidence)
-    for label in evidence.candidates:
-        rows.append(_covariance(evidence, label))
+    rows = [*levels(evidence), *distinct_answers(evidence), *covariances(evidence)]
     if evidence.products is None:
         return rows + without_products(evidence, PROBE, GRADIENT_METRICS, failure=FAILURE)
     for label in evidence.candidates:
         rows += _first_order(evidence, label)
+        rows += _of_top_tokens(evidence, label)
     return rows
-
-
-def _of_policy(evidence: Evidence) -> list[Measurement]:
-    batch = evidence.batch
-    row = start(evidence, PROBE, "entropy", unit="nats a token", failure=FAILURE)
-    try:
-        entropy = batch.column("entropy").double().cpu().numpy()
-    except MissingInputError as error:
-        return [not_assessed(row, str(error), (error.column,), error.remedy)]
-    mask = batch.mask.cpu().numpy()
-    rows = [fill(row, _ratio(entropy * mask, mask, evidence), JACKKNIFE, "the rollouts hold no policy token")]
-    for position in range(mask.shape[1]):
-        here = np.zeros_like(mask)
-        here[:, position] = mask[:, position]
-        estimate = _ratio(entropy * here, here, evidence)
-        if here.any():
-            part = f"position {position}"
-            rows.append(fill(replace(row, metric="entropy_by_position", part=part), estimate, JACKKNIFE))
-    return rows
-
-
-def _ratio(amount: Array, weight: Array, evidence: Evidence) -> Estimate:
-    """Σ amount / Σ weight over all tokens with a jackknife over prompts; both [N, T]."""
-    top = np.bincount(evidence.units, amount.sum(1), evidence.n)
-    bottom = np.bincount(evidence.units, weight.sum(1), evidence.n)
-    if bottom.sum() == 0:
-        return Estimate(math.nan, Interval(math.nan, math.nan, False))
-    value = float(top.sum() / bottom.sum())
-    rest = bottom.sum() - bottom
-    if np.any(rest == 0):
-        return Estimate(value, Interval(-math.inf, math.inf, False))
-    return Estimate(value, jackknife_interval(value, (top.sum() - top) / rest))
-
-
-def _covariance(evidence: Evidence, label: str) -> Measurement:
-    """Covariance over policy tokens of log π and the method's advantage."""
-    row = start(evidence, PROBE, "logp_advantage_covariance", label, unit="nats times advantage",
-                failure=FAILURE)  # fmt: skip
-    coefficients = evidence.candidates[label].coefficients
-    try:
-        logp = evidence.batch.column("logp").double().cpu().numpy()
-    except MissingInputError as error:
-        return not_assessed(row, str(error), (error.column,), error.remedy)
-    assert coefficients is not None
-    advantage = coefficients.advantage.detach().double().cpu().numpy()
-    mask = evidence.batch.mask.cpu().numpy().astype(float)
-
-    def sums(values: Array) -> Array:
-        return np.bincount(evidence.units, (values * mask).sum(1), evidence.n).astype(float)
-
-    count, first, second, both = sums(np.ones_like(mask)), sums(logp), sums(advantage), sums(logp * advantage)
-    if count.sum() == 0:
-        return not_assessed(row, "the rollouts hold no policy token")
-
-    def covariance(n: Array, x: Array, y: Array, xy: Array) -> Array:
-        return xy / n - x * y / n**2
-
-    value = float(covariance(*(part.sum() for part in (count, first, second, both))))
-    rest = [part.sum() - part for part in (count, first, second, both)]
-    if np.any(rest[0] == 0):
-        return fill(row, Estimate(value, Interval(-math.inf, math.inf, False)), JACKKNIFE)
-    return fill(row, Estimate(value, jackknife_interval(value, covariance(*rest))), JACKKNIFE)
 
 
 def _first_order(evidence: Evidence, label: str) -> list[Measurement]:
-    base = start(evidence, PROBE, GRADIENT_METRICS[0], label, unit="nats a token for each unit of learning rate",
-                 failure=FAILURE)  # fmt: skip
-    price = replace(base, metric=GRADIENT_METRICS[1], unit="nats a token lost for each unit of reward")
-    if not evidence.has(ENTROPY):
-        reason = "no gradient of the entropy among the inner products"
-        return [not_assessed(row, reason, ("entropy",)) for row in (base, price)]
-    key = evidence.key(label)
-    exact = evidence.target == EXACT and evidence.has(EXACT_ENTROPY)
-    given = exact and evidence.group_products is not None and key in evidence.group_products.keys
-    problem = evidence.too_few_groups(label) if given else evidence.too_few_units(label)
-    if problem:
-        return [replace(row, verdict="unresolved", reason=problem) for row in (base, price)]
-    if given and evidence.groups is not None:
-        strata = evidence.groups.strata
-        change, reward = group_values_along(evidence, key, EXACT_ENTROPY), group_values_along(evidence, key, EXACT)
-        estimate = stratified_mean(change, strata)
-        ratio, how = stratified_ratio(-change, reward, strata), BETWEEN_GROUPS
-        part = "exact gradient of the entropy, these prompts"
-        base, price = (replace(row, part=part, n=len(strata.of)) for row in (base, price))
-    elif exact:
-        change, reward = values_along(evidence, key, EXACT_ENTROPY), values_along(evidence, key, EXACT)
-        estimate = Estimate(float(change.mean()), mean_interval(change))
-        ratio, how = ratio_of_means(-change, reward), STUDENT
-        base, price = (replace(row, part="exact gradient of the entropy, these prompts") for row in (base, price))
+    rows, main = [], []
+    for variant in (FROZEN, *VARIANTS):
+        found = _of_variant(evidence, label, variant)
+        rows += found
+        exactly = variant == "as_logged" and found[0].part == EXACTLY
+        if variant == FROZEN or exactly:
+            main = [replace(row, metric=metric) for row, metric in zip(found, GRADIENT_METRICS, strict=True)]
+    return [*main, *rows]
+
+
+def _of_variant(evidence: Evidence, label: str, variant: str) -> list[Measurement]:
+    functional = evidence.functionals.functionals.get(VARIANTS.get(variant, ""))
+    unit = functional.unit if functional is not None else "nats a token"
+    base, price = (
+        start(evidence, PROBE, f"{metric}_{variant}", label, unit=f"{unit} {per}", failure=FAILURE)
+        for metric, per in zip(GRADIENT_METRICS, ("for each unit of learning rate", "lost for each unit of reward"),
+                               strict=True)
+    )  # fmt: skip
+    if variant == FROZEN:
+        exact, part, found = False, AT_CONTEXTS, along_frozen_entropy(evidence, label)
+    elif functional is None or functional.name in evidence.functionals.lacking:
+        lacking = evidence.functionals.lacking.get(functional.name) if functional is not None else None
+        reason = lacking.reason if lacking else evidence.no_target or "no gradient of the entropy"
+        return [not_assessed(row, reason, lacking.needs if lacking else ("entropy",)) for row in (base, price)]
     else:
-        cross = evidence.of(key, ENTROPY)
-        estimate = Estimate(inner_of_means(cross), jackknife_interval(inner_of_means(cross), leave_out_inner(cross)))
-        ratio, how = _price(evidence, key, cross), JACKKNIFE
-        base, price = (replace(row, part="at the contexts of these rollouts") for row in (base, price))
-    row = fill(base, estimate, how)
-    if estimate.interval.low <= 0 <= estimate.interval.high:
-        row = replace(row, verdict="unresolved", reason="the sign is not clear of zero")
-    if ratio is None:
-        return [row, not_assessed(price, evidence.no_target)]
-    return [row, fill(price, ratio, f"{how}; Fieller's interval", "the method's gain of reward is not clear of zero")]
+        exact = knows_exactly(evidence, functional)
+        part, found = EXACTLY if exact else ESTIMATED, change_of(evidence, label, functional)
+    base, price = (replace(row, part=part) for row in (base, price))
+    return rows_of(base, price, _negate_price(found), problem_of(evidence, label, exact), evidence.no_target)
 
 
-def _price(evidence: Evidence, key: Key, cross: Array) -> Estimate | None:
-    """−<∇H, E g> / <∇J, E g> from U-statistics; None without a target."""
+def _negate_price(found: Change | str) -> Change | str:
+    """The change with its price: what is lost for a unit of reward, so that a falling entropy has a positive one."""
+    if isinstance(found, str) or found.per_reward is None:
+        return found
+    value, (low, high, bounded) = found.per_reward
+    return found._replace(per_reward=Estimate(-value, Interval(-high, -low, bounded)))
+
+
+def _of_top_tokens(evidence: Evidence, label: str) -> list[Measurement]:
+    """<E g_top, E g> / |E g|² and <E g_top, ∇J> / <E g, ∇J>; with the same of the other tokens each adds up to 1."""
+    row = start(evidence, PROBE, "top_entropy_gradient_share", label, unit="share of the squared gradient",
+                part=f"top {SHARE:.0%} of tokens by entropy", failure=FAILURE)  # fmt: skip
+    gain = replace(row, metric="top_entropy_gain_share", unit="share of the gain of reward")
+    top, whole = (label, TOP_ENTROPY), evidence.key(label)
+    if not evidence.has(top):
+        reason = evidence.outside.get(top, "the rollouts have no entropies")
+        return [not_assessed(one, reason) for one in (row, gain)]
+    problem = evidence.too_few_units(label)
+    if problem:
+        return [replace(one, verdict="unresolved", reason=problem) for one in (row, gain)]
+    found = gain_of_means(evidence.of(top, whole), evidence.of(whole))
+    rows = [fill(row, found, "95 %, jackknife over prompts; Fieller's interval", HIDDEN)]
     if evidence.target is None:
-        return None
-    reward = evidence.of(key, evidence.target)
-    values = -inner_of_means(cross), inner_of_means(reward)
-    covariance = jackknife_covariance(np.stack([-leave_out_inner(cross), leave_out_inner(reward)], axis=1))
-    ends = fieller(*values, covariance, evidence.n)
-    return Estimate(values[0] / values[1] if ends.bounded else math.nan, ends)
+        return [*rows, not_assessed(gain, evidence.no_target)]
+    products = evidence.of(top, evidence.target), evidence.of(whole, evidence.target)
+    if evidence.target == EXACT:
+        share, how = ratio_of_means(products[0].mean(axis=1), products[1].mean(axis=1)), "Student over prompts"
+    else:
+        share, how = ratio_of_inner_products(*products), "jackknife over prompts"
+    reason = "the method's gain of reward is not clear of zero"
+    return [*rows, fill(gain, share, f"95 %, {how}; Fieller's interval", reason)]

@@ -1,102 +1,104 @@
-"""Importance weights: how far the policy has moved from the one that sampled, and which tokens each method clips."""
+"""Importance weights: how many samples the weights π/μ leave, how far they spread, and which tokens a method clips."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradaxis.diagnostics.candidates import Candidate
+from gradaxis.diagnostics.drift_measures import MEASURES, drift_estimates, drift_sums, ratio_of_sums
 from gradaxis.diagnostics.evidence import Evidence
 from gradaxis.diagnostics.measurements import Measurement, judge, not_assessed
+from gradaxis.diagnostics.probes.clipping import clipped
+from gradaxis.diagnostics.probes.drift import JACKKNIFE, OVERFLOW, columns_of
 from gradaxis.diagnostics.probes.rows import OWN_RULE, fill, plain, start
-from gradaxis.diagnostics.statistics import Array, Estimate, jackknife_interval
-from gradaxis.diagnostics.variants import replace_slots
-from gradaxis.errors import GradaxisError, MissingInputError
-from gradaxis.estimators import compile
+from gradaxis.diagnostics.statistics import Array
+from gradaxis.errors import MissingInputError
 
 PROBE = "importance"
 FAILURE = "stale-samples"
+LEVELS = {"sequence weights": "seq", "token weights": "token", "geometric-mean weights": "geometric"}
+"""The weights of a level, as rows call them, and as measures do."""
+
+OUTSIDE = (0.5, 2.0)
+BINS = 16
+"""Answers of more positions than this are cut into ten runs of positions."""
 
 
 def measure(evidence: Evidence) -> list[Measurement]:
-    """Effective sample size of sequence and token weights, the log-ratio, and for each method what its trust region
-    changes, by the sign of the advantage and the side of the ratio.
+    """Effective sample size and χ² of sequence, token and geometric-mean weights; outlying ratios, over all tokens and
+    by position; and for each method what its trust region changes, by sign of the advantage and the bound that acts.
 
-    ESS/N = (Σw)² / (N Σw²), in expectation 1 / (1 + χ²) of the policy against the one that sampled.
+    ESS/N = (Σw)² / (N Σw²), in expectation 1 / (1 + χ²) of the policy against the one that sampled: exact where both
+    can be listed. The law that sampled is `behavior_logp`, or without it `old_logp`.
     """
     base = start(evidence, PROBE, "ess", slot="ratio", failure=FAILURE, unit="share")
-    batch = evidence.batch
-    anchor = "behavior_logp" if "behavior_logp" in batch.columns else "old_logp"
+    anchor = "behavior_logp" if "behavior_logp" in evidence.batch.columns else "old_logp"
     try:
-        log_ratio = (batch.column("logp") - batch.column(anchor)).double().cpu().numpy()
+        new, old = columns_of(evidence, "logp", anchor)
     except MissingInputError as error:
         return [not_assessed(base, str(error), (error.column,), error.remedy)]
-    mask = batch.mask.cpu().numpy()
-    log_ratio = np.where(mask, log_ratio, 0.0)
-    rows = [_sample_size(base, np.exp(log_ratio.sum(1)), evidence, "sequence weights")]
-    rows.append(_sample_size(base, np.exp(log_ratio), evidence, "token weights", mask))
-    tokens = log_ratio[mask]
-    ratio = replace(base, unit="nats", part="tokens")
-    rows.append(plain(replace(ratio, metric="mean_log_ratio"), float(tokens.mean()) if tokens.size else math.nan))
-    largest = float(np.abs(tokens).max()) if tokens.size else math.nan
-    rows.append(plain(replace(ratio, metric="largest_log_ratio"), largest))
+    mask = evidence.batch.mask.cpu().numpy()
+    log_ratio = np.where(mask, new - old, 0.0)
+    rows = [*_sizes(evidence, base, new, old, mask), *_outliers(evidence, base, log_ratio, mask)]
     for candidate in evidence.candidates.values():
-        rows += _clipped(evidence, candidate, log_ratio, mask)
+        rows += clipped(evidence, candidate, start(
+            evidence, PROBE, "clip_fraction", candidate.method.label, slot="trust_region", failure=FAILURE,
+            unit="share of policy tokens",
+        ))  # fmt: skip
     return rows
 
 
-def _sample_size(
-    base: Measurement, weights: Array, evidence: Evidence, part: str, mask: Array | None = None
-) -> Measurement:
-    counted = np.ones(len(weights)) if mask is None else mask.sum(1)
-    kept = weights if mask is None else weights * mask
-    sums = [
-        np.bincount(evidence.units, values.reshape(len(values), -1).sum(1), evidence.n)
-        for values in (kept, kept**2, counted)
-    ]
+def _sizes(evidence: Evidence, base: Measurement, new: Array, old: Array, mask: NDArray[np.bool_]) -> list[Measurement]:
+    estimates = drift_estimates(drift_sums(new, old, mask, evidence.units))
+    exact = evidence.exact_values.get("drift") or {}
+    rows = []
+    for part, level in LEVELS.items():
+        for metric, name in (("ess", f"ess_{level}"), ("chi2", f"chi2_{level}")):
+            row = replace(base, metric=metric, part=part, unit=MEASURES[name].unit)
+            rows.append(fill(row, estimates[name], JACKKNIFE, OVERFLOW))
+            if name in exact:
+                known = replace(row, metric=f"exact_{metric}", n=None, exact=True, estimate=float(exact[name]))
+                rows.append(replace(known, interval="none: exact by enumeration"))
+    return [_judged(row) if (row.metric, row.part) == ("ess", "sequence weights") else row for row in rows]
 
-    def share(first: Array, second: Array, count: Array) -> Array:
-        return first**2 / (count * second)
 
-    whole = [part.sum() for part in sums]
-    if whole[2] == 0:
-        return not_assessed(replace(base, part=part), "the rollouts hold no policy token")
-    value = float(share(*whole))
-    without = share(*(total - part for total, part in zip(whole, sums, strict=True)))
-    row = fill(
-        replace(base, part=part), Estimate(value, jackknife_interval(value, without)), "95 %, jackknife over prompts"
-    )
-    if row.verdict == "unresolved" or mask is not None:
+def _judged(row: Measurement) -> Measurement:
+    if row.verdict != "not applicable":
         return row
     row = judge(row, low_is_good=False, watch=0.5, bad=0.1, source=OWN_RULE)
     advice = "sequence weights rest on few samples: take fewer steps a batch, or sample anew"
     return replace(row, advice=advice if row.verdict in ("watch", "bad") else "")
 
 
-def _clipped(evidence: Evidence, candidate: Candidate, log_ratio: Array, mask: NDArray[np.bool_]) -> list[Measurement]:
-    """The share of tokens whose weight the method's trust region changes, by sign of A and side of the ratio."""
-    method = candidate.method
-    base = start(evidence, PROBE, "clip_fraction", method.label, slot="trust_region", failure=FAILURE,
-                 unit="share of policy tokens")  # fmt: skip
-    if not method.slots["trust_region"]:
-        return [replace(base, reason="it has no trust region")]
-    try:
-        free = replace_slots(method, f"{method.label} without trust region", evidence.registry.methods, trust_region=())
-        unclipped = compile(free).coefficients(evidence.batch).omega.detach().double().cpu().numpy()
-    except GradaxisError as error:
-        return [not_assessed(base, f"its weights without the trust region are not known: {error}")]
-    assert candidate.coefficients is not None
-    omega = candidate.coefficients.omega.detach().double().cpu().numpy()
-    advantage = candidate.coefficients.advantage.detach().double().cpu().numpy()
-    changed = mask & ~np.isclose(omega, unclipped, rtol=1e-5, atol=0.0)
-    if "sequence" in {placed.parameters.get("unit") for placed in method.slots["ratio"]}:
-        log_ratio = np.broadcast_to(log_ratio.sum(1, keepdims=True), log_ratio.shape)
-    rows = [plain(base, float(changed.sum() / mask.sum()) if mask.any() else math.nan)]
-    for sign, chosen in (("positive", advantage > 0), ("negative", advantage < 0)):
-        for side, beyond in (("above", log_ratio > 0), ("below", log_ratio < 0)):
-            share = float((changed & chosen & beyond).sum() / mask.sum()) if mask.any() else math.nan
-            rows.append(plain(replace(base, part=f"{sign} advantage, {side}"), share))
+def _outliers(evidence: Evidence, base: Measurement, log_ratio: Array, mask: NDArray[np.bool_]) -> list[Measurement]:
+    """Mean and largest log-ratio, and the share of tokens whose ratio is outside [0.5, 2], over all and by position."""
+    base = replace(base, part="tokens")
+    tokens, nats = log_ratio[mask], replace(base, unit="nats")
+    rows = [
+        plain(replace(nats, metric="mean_log_ratio"), float(tokens.mean()) if tokens.size else math.nan),
+        plain(replace(nats, metric="largest_log_ratio"), float(np.abs(tokens).max()) if tokens.size else math.nan),
+    ]
+    outside = mask & ((log_ratio < math.log(OUTSIDE[0])) | (log_ratio > math.log(OUTSIDE[1])))
+    for part, first, last in [("tokens", 0, mask.shape[1]), *_runs(mask.shape[1])]:
+        here, among = outside[:, first:last], mask[:, first:last]
+        if not among.any():
+            continue
+        top, bottom = (np.bincount(evidence.units, of.sum(1), evidence.n) for of in (here, among))
+        row = replace(base, metric="outlier_ratios", part=part, unit="share of policy tokens")
+        rows.append(fill(row, ratio_of_sums(top, bottom), JACKKNIFE))
+        if part != "tokens":
+            largest = float(np.abs(log_ratio[:, first:last][among]).max())
+            rows.append(plain(replace(nats, metric="largest_log_ratio", part=part), largest))
     return rows
+
+
+def _runs(positions: int) -> list[tuple[str, int, int]]:
+    """Runs of positions with their names: single ones in short answers, else ten of about one length."""
+    if positions <= BINS:
+        return [(f"position {place}", place, place + 1) for place in range(positions)]
+    ends = [round(positions * tenth / 10) for tenth in range(11)]
+    return [(f"positions {first} to {last - 1}", first, last) for first, last in pairwise(ends)]

@@ -7,16 +7,19 @@ from dataclasses import replace
 
 from gradaxis.diagnostics.evidence import Evidence
 from gradaxis.diagnostics.measurements import Measurement, judge, not_assessed
+from gradaxis.diagnostics.probes import shares
 from gradaxis.diagnostics.probes.rows import OWN_RULE, fill, start, without_products
 from gradaxis.diagnostics.probes.target import gain_along
 from gradaxis.diagnostics.statistics import (
     Estimate,
     Interval,
     critical_batch_size,
+    effective_rank,
     noise,
     ratio_at_equal_gain,
     ratio_of_noise,
     squared_mean,
+    units_to_resolve,
 )
 
 PROBE = "variance"
@@ -27,7 +30,9 @@ FIELLER = "95 %, Fieller's interval from a jackknife over prompts"
 
 
 def measure(evidence: Evidence) -> list[Measurement]:
-    """For each method |G|², tr Σ, B_simple, the signal-to-noise ratio of this batch, and the noise beside a baseline's.
+    """For each method |G|², tr Σ, B_simple, the signal-to-noise ratio of this batch, the prompts that would resolve its
+    direction, over how many directions its noise is spread, where noise and signal sit (`shares`), and its noise beside
+    a baseline's.
 
     The thresholds of the signal-to-noise ratio n|G|²/tr Σ: below 1 this batch is smaller than the critical batch size,
     and its gradient is more noise than signal (arXiv 1812.06162, section 2.2); below 0.1, by ten times.
@@ -41,6 +46,7 @@ def measure(evidence: Evidence) -> list[Measurement]:
             rows += [_unresolved(evidence, metric, label, problem) for metric in METRICS]
             continue
         rows += _of_method(evidence, label)
+        rows += shares.measure(evidence, label)
         rows += _beside_another(evidence, label)
     return rows
 
@@ -64,8 +70,10 @@ def _of_method(evidence: Evidence, label: str) -> list[Measurement]:
         fill(replace(base, metric=METRICS[1], unit=square), spread, JACKKNIFE + " of its logarithm"),
         batch,
         _signal_to_noise(replace(base, metric=METRICS[3], unit="ratio"), size, evidence.n),
-        _to_resolve(replace(base, metric="prompts_to_resolve", unit="prompts"), signal, evidence.n),
-    ]
+        _to_resolve(replace(base, metric="prompts_to_resolve", unit="prompts"), units_to_resolve(products), evidence.n),
+        fill(replace(base, metric="effective_rank", unit="directions"), effective_rank(products),
+             JACKKNIFE + " of its logarithm", "too few prompts, or too little noise in common, for its tr(Σ²)"),
+    ]  # fmt: skip
 
 
 def _signal_to_noise(row: Measurement, size: Estimate, n: int) -> Measurement:
@@ -81,21 +89,18 @@ def _signal_to_noise(row: Measurement, size: Estimate, n: int) -> Measurement:
     return replace(row, advice=more)
 
 
-def _to_resolve(row: Measurement, signal: Estimate, n: int) -> Measurement:
-    """How many prompts would bring |G|² to the half width of its interval.
-
-    Where noise dominates that half width falls as 1/n (diagnostics on U-statistics of order two), and more slowly
-    elsewhere, so the number is a rough lower bound.
-    """
-    low, high, bounded = signal.interval
-    if low > 0:
-        return replace(row, estimate=float(n), interval="none: these prompts suffice")
-    row = replace(row, low=float(n), high=math.inf, interval="rough: half widths fall as 1/n at best",
-                  verdict="unresolved", reason="the direction is not resolved by these prompts")  # fmt: skip
-    if not bounded or signal.value <= 0:
-        return replace(row, advice="use several times as many prompts (--prompts)")
-    need = math.ceil(n * (high - low) / 2 / signal.value)
-    return replace(row, estimate=float(need), advice=f"use at least {need} prompts (--prompts)")
+def _to_resolve(row: Measurement, need: Estimate, n: int) -> Measurement:
+    """How many prompts would bring |G|² to two standard deviations above zero."""
+    low, high, _ = need.interval
+    row = replace(row, low=low, high=high, interval="95 %, that of |G|² carried over, with the noise as it was found")
+    if not math.isfinite(need.value):
+        return replace(row, verdict="unresolved", reason="|G|² is not above zero on these rollouts",
+                       advice="use several times as many prompts (--prompts)")  # fmt: skip
+    row = replace(row, estimate=float(math.ceil(need.value)))
+    if need.interval.bounded:
+        return row
+    more = f"use at least {max(math.ceil(need.value), n + 1)} prompts (--prompts)"
+    return replace(row, verdict="unresolved", reason="|G|² is not clear of zero", advice=more)
 
 
 def _beside_another(evidence: Evidence, label: str) -> list[Measurement]:
@@ -113,7 +118,7 @@ def _beside_another(evidence: Evidence, label: str) -> list[Measurement]:
         if evidence.target is None:
             continue
         gains = [gain_along(evidence, evidence.key(name)) for name in (label, other)]
-        ratio = ratio_at_equal_gain(own, theirs, *gains)
+        ratio = ratio_at_equal_gain(own, theirs, gains[0], gains[1])
         row = replace(base, metric="noise_ratio_at_equal_gain")
         rows.append(fill(row, ratio, JACKKNIFE + " of its logarithm, paired", "a gain is not clear of zero"))
     return rows

@@ -11,13 +11,14 @@ it, so that with few groups and many silent prompts they cover less often than t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from gradaxis.diagnostics.statistics.intervals import Interval, fieller, student
+from gradaxis.diagnostics.statistics.expansions import Expansion
+from gradaxis.diagnostics.statistics.intervals import Interval, student
 from gradaxis.diagnostics.statistics.moments import Array
+from gradaxis.diagnostics.statistics.pivots import ratio_interval, skewed_interval
 from gradaxis.diagnostics.statistics.strata import Strata, freedom, stratified_mean
 from gradaxis.diagnostics.statistics.summaries import Estimate
 
@@ -65,35 +66,35 @@ def cosine_given(given: Given, strata: Strata) -> Estimate:
     if gain.interval.low <= 0 <= gain.interval.high:
         return Estimate(math.nan, Interval(-1.0, 1.0, False))
     parts = _parts(given)
-    squares = [_square(part, strata) for part in parts]
+    across, along = (_expand_square(part, strata) for part in parts)
     units = min(freedom(_spread(part, strata), strata) for part in parts) + 1
-    low, high, bounded = fieller(squares[0], squares[1], _covariance_of_squares(parts, strata), units, floor=0.0)
-    if not bounded or squares[1] <= 0:
+    low, high, bounded = ratio_interval(across, along, floor=0.0, units=units)
+    if not bounded or along.value <= 0:
         return Estimate(math.nan, Interval(-1.0, 1.0, False))
     sign = math.copysign(1.0, gain.value)
     ends = sorted(sign / math.sqrt(1 + tangent) for tangent in (low, high))
-    return Estimate(sign / math.sqrt(1 + max(squares[0] / squares[1], 0.0)), Interval(ends[0], ends[1]))
+    return Estimate(sign / math.sqrt(1 + max(across.value / along.value, 0.0)), Interval(ends[0], ends[1]))
 
 
 def cosine_change_given(before: Given, after: Given, strata: Strata) -> Estimate:
     """cos(E ĝ', t̄) − cos(E ĝ, t̄) of two methods on the same groups, paired. No estimate unless both are resolved.
 
-    To first order the difference is linear in the four squares of `cosine_given`, hence one U-statistic, whose variance
-    holds what the two share.
+    The difference is a function of the four squares of `cosine_given`, expanded in the groups, which holds what the two
+    methods share.
     """
     found = [cosine_given(given, strata) for given in (before, after)]
     if not all(cosine.resolved for cosine in found):
         return Estimate(math.nan, Interval(-math.inf, math.inf, False))
-    slope, units = np.zeros_like(before.own), math.inf
-    for sign, given, cosine in zip((-1.0, 1.0), (before, after), found, strict=True):
+    cosines, units = [], math.inf
+    for given, cosine in zip((before, after), found, strict=True):
         parts = _parts(given)
-        square, tangent = _square(parts[1], strata), 1 / cosine.value**2 - 1
-        # d cos = − cos³ dτ / 2,   dτ = (d across² − τ d along²) / along²
-        slope += sign * cosine.value**3 / 2 / square * (tangent * parts[1] - parts[0])
+        across, along = (_expand_square(part, strata) for part in parts)
+        if not (across + along).value > 0:
+            return Estimate(math.nan, Interval(-math.inf, math.inf, False))
+        cosines.append(along.power(0.5) * (across + along).power(-0.5) * math.copysign(1.0, cosine.value))
         units = min(units, *(freedom(_spread(part, strata), strata) + 1 for part in parts))
-    half = student(units) * math.sqrt(float(_covariance_of_squares([slope], strata)[0, 0]))
     value = found[1].value - found[0].value
-    return Estimate(value, Interval(value - half, value + half))
+    return Estimate(value, skewed_interval((cosines[1] - cosines[0])._replace(value=value), units))
 
 
 def realised_cosine_given(first: Array, second: Array, cross: Array, strata: Strata) -> Estimate:
@@ -116,19 +117,23 @@ def realised_cosine_given(first: Array, second: Array, cross: Array, strata: Str
 def efficiency_given(given: Given, method: Array, strata: Strata) -> Estimate:
     """<E ĝ, t̄>² / (|t̄|² E|ĝ|²): the share of the best first-order improvement on these prompts, for one such batch.
 
+    Fieller's interval for its root, squared. A gain that is not above zero makes the estimate 0.
+
     Args:
-        method: inner products [M, M] of the method's own units; those of their mean are |ĝ|². The interval is Student's
-            for the logarithm, to first order.
+        method: inner products [M, M] of the method's own units; those of their mean are |ĝ|².
     """
-    gain, size = strata.mean(given.along), float(strata.share @ method @ strata.share)
-    if not (gain > 0 and size > 0):
+    size = float(strata.share @ method @ strata.share)
+    if not size > 0:
         return Estimate(math.nan, Interval(0.0, 1.0, False))
-    value = math.log(gain**2 / given.square / size)
-    deviations = 2 * strata.centre(given.along / gain - method @ strata.share / size)
-    half = student(freedom(deviations**2, strata) + 1) * math.sqrt(float(strata.weight @ deviations**2))
-    return Estimate(
-        min(math.exp(value), 1.0), Interval(min(math.exp(value - half), 1.0), min(math.exp(value + half), 1.0))
-    )
+    length = (_expand_square(method, strata)._replace(value=size) * given.square).power(0.5)
+    deviations = _scaled(strata.centre(given.along), strata)
+    gain = Expansion(strata.mean(given.along), deviations, np.zeros_like(method))
+    units = min(freedom(part**2 / strata.weight, strata) for part in (deviations, length.first)) + 1
+    low, high, bounded = ratio_interval(gain, length, units=units)
+    if not bounded:
+        return Estimate(math.nan, Interval(0.0, 1.0, False))
+    low, high, value = (min(max(end, 0.0), 1.0) ** 2 for end in (low, high, gain.value / length.value))
+    return Estimate(value, Interval(low, high))
 
 
 def _parts(given: Given) -> tuple[Array, Array]:
@@ -151,18 +156,17 @@ def _centred(products: Array, strata: Strata) -> Array:
     return strata.centre(strata.centre(products).T).T
 
 
-def _covariance_of_squares(parts: Sequence[Array], strata: Strata) -> Array:
-    """Covariance of the U-statistics |E x|² in the metrics of `parts`, each [M, M] products of the same units: [k, k].
+def _scaled(deviations: Array, strata: Strata) -> Array:
+    """Deviations of units [M] as the influences of M units of one distribution whose mean has the variance of x̄."""
+    size = len(deviations)
+    return math.sqrt(size * (size - 1)) * np.sqrt(strata.weight) * deviations
 
-        4 x̄ᵀ A S B x̄ − 2 tr(A S B S),   S the covariance of x̄
 
-    for the metrics A and B: the first term alone would count the second order three times. A variance is never below
-    2 tr(A S A S), its value where the mean is zero.
+def _expand_square(part: Array, strata: Strata) -> Expansion:
+    """|E x|² in the metric of `part`, products [M, M] of the units.
+
+    Var = 4 x̄ᵀ A S A x̄, S the covariance of x̄, counts the part of second order twice, as the jackknife does.
     """
-    first = np.stack([strata.centre(part @ strata.share) for part in parts])
-    second = np.stack([_centred(part, strata) for part in parts])
-    outer = np.outer(strata.weight, strata.weight)
-    order_two = 2 * np.einsum("auv,buv,uv->ab", second, second, outer)
-    found = 4 * (first * strata.weight) @ first.T - order_two
-    np.fill_diagonal(found, np.maximum(np.diagonal(found), np.diagonal(order_two)))
-    return found
+    first = 2 * _scaled(strata.centre(part @ strata.share), strata)
+    root = len(part) * np.sqrt(strata.weight)
+    return Expansion(_square(part, strata), first, 2 * _centred(part, strata) * np.outer(root, root))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ class Interval(NamedTuple):
     bounded: bool = True
 
 
+@cache
 def student(n: float, level: float = LEVEL) -> float:
     """The two-sided Student quantile for n units (n − 1 degrees of freedom, whole or not)."""
     return float(stats.t.ppf(0.5 + level / 2, n - 1))
@@ -80,6 +82,27 @@ def jackknife_interval(estimate: float, leave_out: Array, level: float = LEVEL) 
     return Interval(estimate - half, estimate + half)
 
 
+def p_value(estimate: float, leave_out: Array, null: float = 0.0) -> float:
+    """Two-sided p of `estimate` = `null` from leave-one-out values [n].
+
+    Below .05 where `jackknife_interval` excludes the null; 1 for fewer than 3 units or values that are not finite.
+
+    >>> round(p_value(2.0, np.array([1.5, 2.0, 2.5])), 4)  # t = 2√3, two degrees of freedom
+    0.0742
+    """
+    n = len(leave_out)
+    if n < 3 or not np.all(np.isfinite(leave_out)) or not math.isfinite(estimate):
+        return 1.0
+    return tail(estimate - null, math.sqrt(float(jackknife_covariance(leave_out[:, None])[0, 0])), n)
+
+
+def tail(difference: float, error: float, n: float) -> float:
+    """Two-sided p of a difference from its standard error with n − 1 degrees of freedom."""
+    if not error > 0:
+        return 0.0 if difference else 1.0
+    return float(2 * stats.t.sf(abs(difference) / error, n - 1))
+
+
 def fieller(
     numerator: float, denominator: float, covariance: Array, n: float, floor: float = -math.inf, level: float = LEVEL
 ) -> Interval:
@@ -98,7 +121,14 @@ def fieller(
     """
     if n < 3 or not (math.isfinite(numerator) and math.isfinite(denominator) and np.all(np.isfinite(covariance))):
         return Interval(floor, math.inf, False)
-    square = student(n, level) ** 2
+    return solve_fieller(numerator, denominator, covariance, student(n, level), floor)
+
+
+def solve_fieller(
+    numerator: float, denominator: float, covariance: Array, quantile: float, floor: float = -math.inf
+) -> Interval:
+    """The hull above `floor` of all ratios whose test stays within `quantile`, as in `fieller`."""
+    square = quantile**2
     a = denominator**2 - square * float(covariance[1, 1])
     b = numerator * denominator - square * float(covariance[0, 1])
     c = numerator**2 - square * float(covariance[0, 0])

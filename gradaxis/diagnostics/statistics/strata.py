@@ -45,10 +45,20 @@ class Strata:
         size = self.counts[self.of]
         return 1.0 / (len(self.counts) ** 2 * size * (size - 1))
 
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        """Units sorted by stratum, [M]."""
+        return np.argsort(self.of, kind="stable")
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        """Where each stratum begins in that order, [P]."""
+        return np.cumsum(self.counts) - self.counts
+
     def centre(self, values: Array) -> Array:
         """Values less their stratum's mean, along the last axis: [..., M] -> [..., M]."""
-        same = self.of[:, None] == self.of[None, :]
-        return values - values @ (same / self.counts[self.of])
+        means = np.add.reduceat(values[..., self._order], self._starts, axis=-1) / self.counts
+        return values - means[..., self.of]
 
     def mean(self, values: Array) -> float:
         """x̄ of values [M]."""

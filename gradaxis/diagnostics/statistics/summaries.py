@@ -10,19 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradaxis.diagnostics.statistics.intervals import (
-    Interval,
-    fieller,
-    jackknife_covariance,
-    jackknife_interval,
-)
-from gradaxis.diagnostics.statistics.moments import (
-    Array,
-    inner_of_means,
-    leave_out_inner,
-    leave_out_trace,
-    trace_covariance,
-)
+from gradaxis.diagnostics.statistics.expansions import Expansion, expand_inner, expand_trace, from_leave_out
+from gradaxis.diagnostics.statistics.intervals import LEVEL, Interval, jackknife_interval, student, tail
+from gradaxis.diagnostics.statistics.moments import Array, leave_out_trace, trace_covariance
+from gradaxis.diagnostics.statistics.pivots import ratio_interval, recovered_ratio, skewed_interval
+
+NOISE_POWER = -1 / 3
+"""The power of tr Σ on which its interval is made."""
 
 
 class Estimate(NamedTuple):
@@ -36,92 +30,151 @@ class Estimate(NamedTuple):
         """True when there is a value and its interval is bounded."""
         return math.isfinite(self.value) and self.interval.bounded
 
+    def p_value(self, n: float, null: float = 0.0, logarithm: bool = False) -> float:
+        """Two-sided p of the value being `null`, below .05 exactly where the interval excludes it.
+
+        The half width on the side of the null, over Student's quantile, stands for the standard error. 1 where there is
+        no value or that half width is infinite.
+
+        Args:
+            n: units behind the interval, its degrees of freedom and one. logarithm: whether the error is taken on the
+                logarithm (ratios).
+        """
+        end = self.interval.low if null < self.value else self.interval.high
+        values = self.value, end, null
+        if logarithm:
+            values = tuple(math.log(value) if value > 0 else -math.inf for value in values)
+        if n < 2 or not all(math.isfinite(value) for value in values):
+            return 1.0
+        return tail(values[0] - values[2], abs(values[0] - values[1]) / student(n, LEVEL), n)
+
+
+Scales = tuple[Array | None, Array | None]
+
 
 class Leave(NamedTuple):
-    """A statistic of all units, and without each unit in turn [n]."""
+    """A statistic of all units, without each unit in turn [n], and how pairs of units bend it [n, n] where known."""
 
     value: float
     without: Array
+    second: Array | None = None
 
 
 def squared_mean(products: Array) -> Estimate:
-    """|G|² with a jackknife interval. The direction of G is resolved when the interval lies above zero."""
-    value = inner_of_means(products)
-    return Estimate(value, jackknife_interval(value, leave_out_inner(products)))
+    """|G|² with an interval for skewed errors. The direction of G is resolved when the interval lies above zero."""
+    return inner_product(products)
 
 
-def noise(products: Array) -> Estimate:
-    """tr Σ with a jackknife interval made on the logarithm (a variance is positive and skewed)."""
+def inner_product(products: Array) -> Estimate:
+    """<E a, E b> from products [n, n], with an interval for skewed errors."""
+    statistic = expand_inner(products)
+    return Estimate(statistic.value, skewed_interval(statistic))
+
+
+def noise(products: Array, scale: Array | None = None) -> Estimate:
+    """tr Σ with an interval made on (tr Σ)^(−1/3).
+
+    A variance is the mean of squared distances, which are skewed. If they follow a Gamma law, whose skewness is twice
+    its coefficient of variation, −1/3 is the power at which the studentised mean has no skewness of order 1/√n: its
+    third cumulant is 3 (1 − power) times that coefficient less twice the skewness. What skewness is seen beyond that is
+    met as elsewhere (`pivots`). `scale` as for `expand_trace`.
+    """
     value, leave_out = trace_covariance(products), leave_out_trace(products)
-    if not value > 0 or not np.all(leave_out > 0):
+    if not value > 0 or len(products) < 3:
         return Estimate(value, jackknife_interval(value, leave_out))
-    ends = jackknife_interval(math.log(value), np.log(leave_out))
-    return Estimate(value, Interval(math.exp(ends.low), math.exp(ends.high), ends.bounded))
+    ends = skewed_interval(expand_trace(products, scale).power(NOISE_POWER) * -1.0)
+    low, high = ((-end) ** (1 / NOISE_POWER) if end < 0 else math.inf for end in ends[:2])
+    return Estimate(value, Interval(low, high, math.isfinite(high)))
 
 
-def critical_batch_size(products: Array) -> Estimate:
+def critical_batch_size(products: Array, scale: Array | None = None) -> Estimate:
     """B_simple = tr Σ / |G|², in units (arXiv 1812.06162, equation 2.9), with Fieller's interval.
 
-    Where |G|² is not clear of zero, the interval is half-open: the data give a smallest critical batch size and no
-    largest one, and no estimate.
+    Its limits are made from those of tr Σ and |G|², each skewed in its own way. Where |G|² is not clear of zero, the
+    interval is half-open: the data give a smallest critical batch size and no largest one, and no estimate. `scale` as
+    for `expand_trace`.
     """
-    values = (trace_covariance(products), inner_of_means(products))
-    covariance = jackknife_covariance(np.stack([leave_out_trace(products), leave_out_inner(products)], axis=1))
-    interval = fieller(*values, covariance, len(products), floor=0.0)
-    if interval.bounded and values[1] <= 0:  # a negative |G|² that is clear of zero is chance: it bounds nothing
+    spread, square = expand_trace(products, scale), expand_inner(products)
+    if len(products) < 3:
+        return Estimate(math.nan, Interval(0.0, math.inf, False))
+    sizes = float(np.linalg.norm(spread.first) * np.linalg.norm(square.first))
+    correlation = float(spread.first @ square.first) / sizes if sizes > 0 else 0.0
+    parts = (spread.value, noise(products, scale).interval), (square.value, skewed_interval(square))
+    interval = recovered_ratio(*parts, correlation)
+    if interval.bounded and square.value <= 0:  # a negative |G|² that is clear of zero is chance: it bounds nothing
         interval = Interval(0.0, math.inf, False)
-    return Estimate(values[0] / values[1] if interval.bounded else math.nan, interval)
+    return Estimate(spread.value / square.value if interval.bounded else math.nan, interval)
 
 
-def ratio_of_noise(first: Array, second: Array) -> Estimate:
-    """tr Σ_a / tr Σ_b of two methods on the same units; the jackknife on the logarithm pairs them."""
-    return _log_ratio(
-        trace_covariance(first), trace_covariance(second), leave_out_trace(first), leave_out_trace(second)
-    )
+def ratio_of_noise(first: Array, second: Array, scales: Scales = (None, None)) -> Estimate:
+    """tr Σ_a / tr Σ_b of two methods on the same units, as one paired statistic.
+
+    The upper end is made on the ratio's power −1/3 and the lower end on that of its inverse, as in `noise`: each is
+    right where the noise above it is the skewed one, and both tend to those of the logarithm as n grows. `scales` as
+    for `expand_trace`, of each method.
+    """
+    spreads = expand_trace(first, scales[0]), expand_trace(second, scales[1])
+    if not all(spread.value > 0 for spread in spreads) or len(first) < 3:
+        return Estimate(math.nan, Interval(0.0, math.inf, False))
+    high, inverse = _upper_end(*spreads), _upper_end(*spreads[::-1])
+    return Estimate(spreads[0].value / spreads[1].value, Interval(1 / inverse, high, math.isfinite(high + inverse)))
 
 
-def ratio_at_equal_gain(first: Array, second: Array, gain_first: Leave, gain_second: Leave) -> Estimate:
+def _upper_end(numerator: Expansion, denominator: Expansion) -> float:
+    """Of a ratio of two variances, made on its power −1/3."""
+    end = skewed_interval(numerator.power(NOISE_POWER) * denominator.power(-NOISE_POWER) * -1.0).high
+    return (-end) ** (1 / NOISE_POWER) if end < 0 else math.inf
+
+
+def ratio_at_equal_gain(
+    first: Array, second: Array, gain_first: Leave, gain_second: Leave, scales: Scales = (None, None)
+) -> Estimate:
     """(tr Σ_a / c_a²) / (tr Σ_b / c_b²), with c the gain along a target: the noise that steps of equal use carry.
 
-    Free of each method's scale: what a learning rate absorbs is divided out. NaN and unbounded where either gain is
-    not clear of zero.
+    Free of each method's scale: what a learning rate absorbs is divided out. Fieller's interval for the square root,
+    √tr Σ_a c_b / √tr Σ_b c_a, is squared; it has no upper end, and there is no estimate, where c_a is not clear of
+    zero. Each end is the farther one of two: with the noise on the side of the fraction where it stands, and turned
+    over on the other side, which is right where that method's noise is the skewed one.
 
     Args:
         first, second: products of the two methods. gain_first, gain_second: each method's gain with its leave-one-out
-            values, up to one common factor.
+            values, up to one common factor. scales: as for `expand_trace`, of each method.
     """
-    ends = [jackknife_interval(gain.value, gain.without) for gain in (gain_first, gain_second)]
-    if any(end.low <= 0 <= end.high or not end.bounded for end in ends):
+    spreads = expand_trace(first, scales[0]), expand_trace(second, scales[1])
+    if not all(spread.value > 0 for spread in spreads) or len(first) < 3:
         return Estimate(math.nan, Interval(0.0, math.inf, False))
-    return _log_ratio(
-        trace_covariance(first) / gain_first.value**2, trace_covariance(second) / gain_second.value**2,
-        leave_out_trace(first) / gain_first.without**2, leave_out_trace(second) / gain_second.without**2,
-    )  # fmt: skip
+    gains = from_leave_out(*gain_first), from_leave_out(*gain_second)
+    upright = spreads[0].power(0.5) * gains[1], spreads[1].power(0.5) * gains[0]
+    turned = spreads[1].power(-0.5) * gains[1], spreads[0].power(-0.5) * gains[0]
+    ends = ratio_interval(*upright), ratio_interval(*turned)
+    low, high = min(end.low for end in ends), max(end.high for end in ends)
+    bounded, squares = all(end.bounded for end in ends), sorted((low**2, high**2))
+    interval = Interval(0.0 if low <= 0 <= high else squares[0], squares[1], bounded)
+    return Estimate((upright[0].value / upright[1].value) ** 2 if bounded else math.nan, interval)
 
 
 def cosine_of_means(first: Array, second: Array, cross: Array) -> Estimate:
     """cos(E a, E b) of two methods on the same units, from U-statistics in numerator and denominator.
 
-    With U the U-statistics, Fieller's interval for U_ab |U_ab| / (U_aa U_bb), a linear test in the signed square of the
-    cosine, is mapped back. Its gate and its interval are one thing: where |E a|² |E b|² is not clear of zero the
-    interval is [-1, 1], and there is no estimate. (A cosine shown after a separate gate on the same data under-covers.)
+    Fieller's interval for U_ab / √(U_aa U_bb), U the U-statistics. To first order the root is U_aa/κ + κ U_bb over two
+    with κ² = U_aa / U_bb, a linear statistic whose κ may be taken as known, since the root is its smallest value over
+    κ. Its gate and its interval are one thing: where |E a| |E b| is not clear of zero the interval is [-1, 1], and
+    there is no estimate. (A cosine shown after a separate gate on the same data under-covers.)
     """
-    n = len(cross)
-    whole = (inner_of_means(cross), inner_of_means(first), inner_of_means(second))
-    without = (leave_out_inner(cross), leave_out_inner(first), leave_out_inner(second))
-    pairs = np.stack([without[0] * np.abs(without[0]), without[1] * without[2]], axis=1)
-    numerator, denominator = whole[0] * abs(whole[0]), whole[1] * whole[2]
-    interval = fieller(numerator, denominator, jackknife_covariance(pairs), n)
-    if not interval.bounded or whole[1] <= 0 or whole[2] <= 0:
-        return Estimate(math.nan, Interval(-1.0, 1.0, False))
-    low, high = (_signed_root(min(max(end, -1.0), 1.0)) for end in interval[:2])
-    return Estimate(_signed_root(min(max(numerator / denominator, -1.0), 1.0)), Interval(low, high))
+    inner, squares = expand_inner(cross), (expand_inner(first), expand_inner(second))
+    if len(cross) > 2 and all(square.value > 0 for square in squares):
+        root = (squares[0] * squares[1]).power(0.5)
+        interval = ratio_interval(inner, root)
+        if interval.bounded:
+            low, high, value = (min(max(end, -1.0), 1.0) for end in (*interval[:2], inner.value / root.value))
+            return Estimate(value, Interval(low, high))
+    return Estimate(math.nan, Interval(-1.0, 1.0, False))
 
 
 def cosine_change_of_means(
     first: Array, second: Array, target: Array, first_cross: Array, second_cross: Array
 ) -> Estimate:
-    """cos(E b, E t) − cos(E a, E t) of two methods on the same units, with a jackknife of the pair.
+    """cos(E b, E t) − cos(E a, E t) of two methods on the same units, with an interval of the pair.
 
     No estimate where either cosine is unresolved.
 
@@ -129,18 +182,12 @@ def cosine_change_of_means(
         first, second, target: products of a, of b and of t. first_cross, second_cross: of a and of b with t.
     """
     methods = (first, first_cross), (second, second_cross)
-    found = [cosine_of_means(own, target, cross) for own, cross in methods]
-    without = [_leave_out_cosine(own, target, cross) for own, cross in methods]
-    if not all(cosine.resolved for cosine in found):
+    if not all(cosine_of_means(own, target, cross).resolved for own, cross in methods):
         return Estimate(math.nan, Interval(-math.inf, math.inf, False))
-    value = found[1].value - found[0].value
-    return Estimate(value, jackknife_interval(value, without[1] - without[0]))
-
-
-def _leave_out_cosine(own: Array, target: Array, cross: Array) -> Array:
-    squares = leave_out_inner(own) * leave_out_inner(target)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.clip(leave_out_inner(cross) / np.sqrt(np.where(squares > 0, squares, np.nan)), -1.0, 1.0)
+    square = expand_inner(target)
+    cosines = [expand_inner(cross) * (expand_inner(own) * square).power(-0.5) for own, cross in methods]
+    change = cosines[1] - cosines[0]
+    return Estimate(change.value, skewed_interval(change))
 
 
 def gain_of_means(cross: Array, target: Array) -> Estimate:
@@ -148,31 +195,42 @@ def gain_of_means(cross: Array, target: Array) -> Estimate:
 
     `cross` are the products <a_j, b_k>, `target` those of b with itself. No estimate where |E b|² is not clear of zero.
     """
-    values = (inner_of_means(cross), inner_of_means(target))
-    covariance = jackknife_covariance(np.stack([leave_out_inner(cross), leave_out_inner(target)], axis=1))
-    interval = fieller(*values, covariance, len(cross))
-    return Estimate(values[0] / values[1] if interval.bounded else math.nan, interval)
+    return ratio_of_inner_products(cross, target)
 
 
-def efficiency(raw: Array, mean: Array, cross: Array, target: Array) -> Estimate:
+def ratio_of_inner_products(numerator: Array, denominator: Array) -> Estimate:
+    """<E a, E b> / <E c, E d> from the products [n, n] of a with b and of c with d on the same units.
+
+    Fieller's interval; no estimate where the denominator is not clear of zero.
+    """
+    top, bottom = expand_inner(numerator), expand_inner(denominator)
+    interval = ratio_interval(top, bottom)
+    return Estimate(top.value / bottom.value if interval.bounded else math.nan, interval)
+
+
+def efficiency(raw: Array, mean: Array, cross: Array, target: Array, scale: Array | None = None) -> Estimate:
     """<E a, E b>² / ( |E b|² ( |E a|² + tr Σ_a / n ) ): the share of the best first-order improvement along E b.
 
-    It is cos² of the direction times 1 / (1 + B_simple / n), in [0, 1], for one update from all n units.
+    It is cos² of the direction times 1 / (1 + B_simple / n), in [0, 1], for one update from all n units. Fieller's
+    interval for its root, squared; [0, 1] and no estimate where |E b|² is not clear of zero.
 
     Args:
         raw: products of the method's units, for its noise. mean: products whose mean is the method's (the same, or with
-            less noise). cross: of `mean` with the target. target: of the target. The jackknife runs on the logarithm.
+            less noise). cross: of `mean` with the target. target: of the target. scale: as for `expand_trace`.
     """
-    n = len(raw)
-    whole = inner_of_means(cross), inner_of_means(target), inner_of_means(mean) + trace_covariance(raw) / n
-    without = leave_out_inner(cross), leave_out_inner(target), leave_out_inner(mean) + leave_out_trace(raw) / n
-    if not (all(value > 0 for value in whole) and all(np.all(value > 0) for value in without)):
-        return Estimate(math.nan, Interval(0.0, 1.0, False))
-    value = math.log(whole[0] ** 2 / (whole[1] * whole[2]))
-    ends = jackknife_interval(value, np.log(without[0] ** 2 / (without[1] * without[2])))
-    return Estimate(
-        min(math.exp(value), 1.0), Interval(math.exp(ends.low), min(math.exp(ends.high), 1.0), ends.bounded)
-    )
+    hidden = Estimate(math.nan, Interval(0.0, 1.0, False))
+    inner, square = expand_inner(cross), expand_inner(target)
+    if len(raw) < 3 or not skewed_interval(square).low > 0:
+        return hidden
+    size = expand_inner(mean) + expand_trace(raw, scale) * (1 / len(raw))
+    if not size.value > 0:
+        return hidden
+    root = (square * size).power(0.5)
+    interval = ratio_interval(inner, root)
+    if not interval.bounded:
+        return hidden
+    low, high, value = (min(max(end, 0.0), 1.0) ** 2 for end in (*interval[:2], inner.value / root.value))
+    return Estimate(value, Interval(low, high))
 
 
 def realised_cosine(first: Array, second: Array, cross: Array) -> Estimate:
@@ -193,15 +251,3 @@ def realised_cosine(first: Array, second: Array, cross: Array) -> Estimate:
         return Estimate(value, Interval(-1.0, 1.0, False))
     ends = jackknife_interval(value, without[2] / np.sqrt(without[0] * without[1]))
     return Estimate(value, Interval(max(ends.low, -1.0), min(ends.high, 1.0), ends.bounded))
-
-
-def _signed_root(value: float) -> float:
-    return math.copysign(math.sqrt(abs(value)), value)
-
-
-def _log_ratio(first: float, second: float, without_first: Array, without_second: Array) -> Estimate:
-    if not (first > 0 and second > 0 and np.all(without_first > 0) and np.all(without_second > 0)):
-        return Estimate(math.nan, Interval(0.0, math.inf, False))
-    value = math.log(first / second)
-    ends = jackknife_interval(value, np.log(without_first / without_second))
-    return Estimate(math.exp(value), Interval(math.exp(ends.low), math.exp(ends.high), ends.bounded))

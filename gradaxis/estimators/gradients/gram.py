@@ -8,16 +8,20 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from gradaxis.errors import GradaxisError, InputError
+from gradaxis.estimators.gradients.choice import Choice, choose
+from gradaxis.estimators.gradients.metric import square_roots, weigh
 from gradaxis.estimators.gradients.patterns import Patterns
 from gradaxis.estimators.gradients.self_test import self_test
+from gradaxis.estimators.gradients.unit_sums import ByParameter, Units
 from gradaxis.estimators.gradients.work import Found, GramWork
+from gradaxis.estimators.memory import too_little
 from gradaxis.estimators.policies.hugging_face import HuggingFacePolicy
 from gradaxis.estimators.rollouts.batch import RolloutBatch
 from gradaxis.estimators.rollouts.micro_batches import ran_out_of_memory
@@ -34,7 +38,10 @@ class Gram:
     [L, L] are float64. `energy` maps each parameter to the squared norm of every row's gradient in it [R], always
     exact. Where `exact` is false the matrix is estimated without bias from `columns` sketch columns, and
     `relative_error` is the standard error of a squared norm, √(2/D); that of ⟨u, v⟩ is at most |u| |v| √((1 + cos²)/D).
-    `covered` names the parameters, `slow` those of them that needed a backward pass a sequence.
+    `covered` names the parameters, `slow` those of them that needed a backward pass a sequence. `choice` tells which
+    way was taken and why. `by_parameter` holds, for each parameter and each set of unit gradients that was asked for,
+    Σ_j |u_j|² and |Σ_j u_j|² in that parameter: exact where the matrix is, else from sketches, with the reason in
+    `no_units` where there was no memory for them.
     """
 
     matrix: Tensor
@@ -47,6 +54,9 @@ class Gram:
     relative_error: float
     covered: tuple[str, ...]
     slow: tuple[str, ...]
+    choice: Choice
+    by_parameter: ByParameter = field(default_factory=dict)
+    no_units: str = ""
 
 
 def compute_gram(
@@ -61,6 +71,8 @@ def compute_gram(
     memory: int | None = None,
     micro_batch: int | None = None,
     recompute: bool | None = None,
+    units: Units | None = None,
+    metric: Mapping[str, Tensor] | None = None,
 ) -> Gram:
     """The Gram matrix of the gradients of all (sequence, pattern) pairs.
 
@@ -71,42 +83,74 @@ def compute_gram(
         policy: at whose selected parameters gradients are taken.
         batch: the responses, N.
         patterns: of the same N sequences.
-        mode: `auto` is exact where memory and work allow, else projected.
+        mode: `auto` is exact where memory and estimated work allow, else projected.
         columns: D.
         generator: of the projection; not used where the result is exact.
         directions: name to a vector in parameter space (parameter name to tensor), such as the exact ∇J.
         test: compare the backend with plain autograd first (`self_test`).
-        memory: bytes that may be used; by default most of what is free.
-        micro_batch: sequences a pass, projected only.
-        recompute: whether layers run again in the backward pass to save memory, exact only; by default as needed.
+        memory: bytes that may be used beside what is in use; by default what the policy's own limit leaves, or most of
+            what is free.
+        micro_batch: most sequences a pass, projected only.
+        recompute: whether all layers run again in the backward pass to save memory, exact only; by default as many as
+            needed.
+        units: name to weights [n, N·B] (a sparse matrix of scipy, an array or a tensor) of unit gradients whose part in
+            each parameter is wanted.
+        metric: weights w of ⟨u, v⟩ = Σ w u v by parameter, such as 1 / (√v̂ + ε) of Adam; all products, energies and
+            directions are in it. By default all are 1.
 
     Raises:
-        InputError: patterns or directions that do not fit the batch or the policy, or no generator for a projection.
+        InputError: patterns, directions, units or a metric that do not fit the batch or the policy, no generator for a
+            projection, or memory that was limited to less than one sequence needs.
         GradaxisError: the backend disagrees with autograd, or memory runs out in a mode that was asked for.
     """
     _check(policy, batch, patterns, mode, columns, directions)
-    named = _on_device(directions or {}, policy)
-    work = GramWork(policy, batch, patterns, list(named.values()), memory)
-    exact = mode == "exact" or (mode == "auto" and work.exact_fits())
-    if not exact and generator is None:
+    roots = None if metric is None else square_roots(metric, policy.parameters())
+    named = {name: weigh(vector, roots) for name, vector in _on_device(directions or {}, policy).items()}
+    work = GramWork(policy, batch, patterns, list(named.values()), memory, columns, micro_batch, units, roots)
+    chosen, why = choose(mode, work.shape, work.problem, work.exact_way, work.projected_way, work.memory)
+    if chosen == "projected" and generator is None:
         raise InputError("generator", "None", "a torch.Generator", "A projection is random; mode='exact' needs none")
+    _check_memory(policy, work, chosen, memory)
     if test:
-        self_test(policy, batch, patterns, None if exact else columns, generator)
-    if exact:
+        test_columns = None if chosen == "exact" else columns
+        self_test(policy, batch, patterns, test_columns, generator, work.memory)
+        if roots is not None:  # beside the plain one, since large weights on a few values would hide all others
+            self_test(policy, batch, patterns, test_columns, generator, work.memory, roots)
+    if chosen == "exact":
         try:
-            return _gram(policy, named, work.exact(recompute), None)
+            return _gram(policy, named, work, work.exact(recompute), _choice(work, patterns, None, why))
         except (MemoryError, RuntimeError) as error:
             if not ran_out_of_memory(error):
                 raise
             if mode == "exact" or generator is None:
                 remedy = "use mode projected, fewer sequences or shorter answers"
                 raise GradaxisError(f"out of memory with {work.rows} gradients in one pass; {remedy}") from error
+        why = "memory ran out on the exact way"
         warnings.warn("out of memory: the Gram matrix is projected instead of exact", stacklevel=2)
     assert generator is not None
-    return _gram(policy, named, work.projected(columns, generator, micro_batch), columns)
+    return _gram(policy, named, work, work.projected(generator), _choice(work, patterns, columns, why))
 
 
-def _gram(policy: HuggingFacePolicy, named: Directions, found: Found, columns: int | None) -> Gram:
+def _check_memory(policy: HuggingFacePolicy, work: GramWork, chosen: str, memory: int | None) -> None:
+    """Refuse what cannot stay within a limit that was given; without one, estimates are not held against the user."""
+    way = work.exact_way if chosen == "exact" else work.projected_way
+    if way.bytes <= work.memory or (memory is None and policy.memory is None):
+        return
+    what = "one sequence" if chosen == "projected" else f"{work.rows} gradients in one pass (mode exact)"
+    limit = policy.memory if memory is None and policy.memory is not None else work.memory
+    raise too_little(limit, limit - work.memory, way.bytes, what)
+
+
+def _choice(work: GramWork, patterns: Patterns, columns: int | None, why: str) -> Choice:
+    return Choice(
+        mode="exact" if columns is None else "projected", why=why, exact=work.exact_way,
+        projected=work.projected_way, memory=work.memory, recomputed=work.recomputed, micro_batch=work.micro_batch,
+        patterns=work.problem.patterns, mean_rank=float(patterns.rank.double().mean()), tolerance=patterns.tolerance,
+        columns=columns, relative_error=0.0 if columns is None else math.sqrt(2 / columns),
+    )  # fmt: skip
+
+
+def _gram(policy: HuggingFacePolicy, named: Directions, work: GramWork, found: Found, choice: Choice) -> Gram:
     names = tuple(policy.parameters())
     missing = [name for name in names if name not in found.energy]
     if missing and bool(found.matrix.ne(0).any()):
@@ -115,10 +159,12 @@ def _gram(policy: HuggingFacePolicy, named: Directions, found: Found, columns: i
     for i, left in enumerate(named.values()):
         for j, right in enumerate(named.values()):
             among[i, j] = torch.stack([(left[name] * right[name]).sum(dtype=torch.float64) for name in names]).sum()
+    no_units = "" if work.told_units else "no memory is left for the sketches of unit gradients"
     return Gram(
         matrix=found.matrix, directions=found.directions, direction_names=tuple(named), direction_gram=among,
-        energy=found.energy, exact=columns is None, columns=columns,
-        relative_error=0.0 if columns is None else math.sqrt(2 / columns), covered=names, slow=found.slow,
+        energy=found.energy, exact=choice.columns is None, columns=choice.columns,
+        relative_error=choice.relative_error, covered=names, slow=found.slow, choice=choice,
+        by_parameter=found.by_parameter, no_units=no_units,
     )  # fmt: skip
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from gradaxis.errors import InputError
-from gradaxis.estimators.policies.hugging_face import LOGITS_AT_ONCE
+from gradaxis.estimators.memory import backward_bytes, rows_that_fit
+from gradaxis.estimators.policies.hugging_face import LOGITS_AT_ONCE, HuggingFacePolicy
 from gradaxis.estimators.rollouts.batch import RolloutBatch
 from gradaxis.estimators.rollouts.micro_batches import in_micro_batches
 
@@ -42,16 +43,24 @@ def gradient_of(
         policy: at whose parameters the gradient is taken; their `.grad` is left alone.
         batch: the responses.
         total: quantity to coefficients [N, T] (`Coefficients.total`); they are constants.
-        micro_batch: sequences a backward pass; halved when memory runs out.
+        micro_batch: sequences a backward pass; fewer where the policy's limit of memory asks for it, and halved when
+            memory runs out.
 
     Raises:
-        InputError: the batch does not fit the policy, or coefficients of another shape.
+        InputError: the batch does not fit the policy, coefficients of another shape, or memory that was limited to less
+            than one sequence needs.
     """
     for name, value in total.items():
         if value.shape != batch.tokens.shape:
             raise InputError(f"total[{name!r}]", f"shape {tuple(value.shape)}", f"{tuple(batch.tokens.shape)}")
     parameters = policy.parameters()
     size = micro_batch or min(ROWS_AT_ONCE, max(1, LOGITS_AT_ONCE // (policy.vocabulary * batch.tokens.shape[1])))
+    if isinstance(policy, HuggingFacePolicy) and policy.memory is not None:
+        positions = policy.inputs(batch).ids.shape[1]
+        itemsize = policy.dtype.itemsize
+        one = backward_bytes(policy.model.config, positions, batch.tokens.shape[1], policy.vocabulary, itemsize)
+        kept = 2 * itemsize * sum(value.numel() for value in parameters.values())  # this gradient, and one piece of it
+        size = rows_that_fit(one, policy.memory_left() - kept, size, policy.memory, "the gradient of one sequence")
 
     def run(rows: Sequence[int]) -> tuple[Tensor, ...]:
         index = torch.tensor(list(rows), device=batch.device)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradaxis.estimators.gradients.blocks import site_blocks
+from gradaxis.estimators.gradients.blocks import Workspace, site_blocks
 from gradaxis.estimators.gradients.head import PlainHead, WholeHead
 from gradaxis.estimators.gradients.sinks import Sink
 from gradaxis.estimators.gradients.sites import Plan, Site
@@ -46,6 +46,7 @@ class InstrumentedPass:
         self._unfit: set[int] = set()
         self._looked: dict[int, tuple[Tensor, Tensor]] = {}
         self._sink: Sink | None = None
+        self._space = Workspace()
         self._forward = True
         self.uncovered: tuple[str, ...] = ()
 
@@ -81,7 +82,7 @@ class InstrumentedPass:
             if table.embedding is not None:
                 key = id(table.embedding)
                 looked = Looked(self._looked[key][0], cotangents[key])
-            add_table(table, sink, looked, self._hidden.detach(), logits)
+            add_table(table, sink, looked, self._hidden.detach(), logits, self._space)
 
     def _run(self) -> None:
         stack, model = self._stack, self._model
@@ -148,7 +149,7 @@ class InstrumentedPass:
 
         def receive(value: Tensor, cotangent: Tensor) -> None:
             if self._sink is not None and key not in self._unfit:
-                for name, rows, block in site_blocks(site, value, cotangent):
+                for name, rows, block in site_blocks(site, value, cotangent, self._space):
                     self._sink.add(name, rows, block)
 
         def hook(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:

@@ -22,12 +22,14 @@ from gradaxis.estimators.quantities import QUANTITIES
 class Patterns:
     """`vectors` [N, B, C, T] float64, orthonormal within a sequence; a sequence of lower `rank` [N] has zeros behind.
 
-    Row i·B + b of a Gram matrix is the gradient of Σ_{c,t} vectors[i, b, c, t] q_c[i, t].
+    Row i·B + b of a Gram matrix is the gradient of Σ_{c,t} vectors[i, b, c, t] q_c[i, t]. `tolerance` is the part of a
+    method's norm on a sequence that may lie outside.
     """
 
     vectors: Tensor
     quantities: tuple[str, ...]
     rank: Tensor
+    tolerance: float = 0.0
 
     @property
     def size(self) -> int:
@@ -41,7 +43,7 @@ class Patterns:
 
     def rows(self, index: Tensor) -> Patterns:
         """The patterns of the sequences of `index` (int64)."""
-        return Patterns(self.vectors[index], self.quantities, self.rank[index])
+        return Patterns(self.vectors[index], self.quantities, self.rank[index], self.tolerance)
 
     def express(self, total: Mapping[str, Tensor]) -> tuple[Tensor, float]:
         """A method's coefficients in terms of the patterns.
@@ -108,7 +110,7 @@ def build_patterns(
     size = max(1, int(rank.max()))
     keep = torch.arange(size, device=rank.device) < rank[:, None]
     vectors = torch.where(keep[:, :, None], right[:, :size], 0.0)
-    return Patterns(vectors.unflatten(2, (len(names), length)), names, rank)
+    return Patterns(vectors.unflatten(2, (len(names), length)), names, rank, tolerance)
 
 
 def _stack(coefficients: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> Tensor:

@@ -58,7 +58,7 @@ def add_rest(
     sink: Sink,
 ) -> None:
     """Adds the gradients of `names` to the sink, a few parameters at a time. Arguments as for `row_gradients`."""
-    for group in _groups(policy, names, len(sequence)):
+    for group in parameter_groups(policy, names, len(sequence)):
         gathered: dict[str, list[Tensor]] = {name: [] for name in group}
         for gradients in row_gradients(policy, inputs, sequence, coefficients, group):
             for name, value in gradients.items():
@@ -68,12 +68,15 @@ def add_rest(
             sink.add(name, slice(0, block.shape[1]), block)
 
 
-def _groups(policy: HuggingFacePolicy, names: Sequence[str], rows: int) -> Iterator[list[str]]:
+def parameter_groups(
+    policy: HuggingFacePolicy, names: Sequence[str], rows: int, values_at_once: int | None = None
+) -> Iterator[list[str]]:
+    """The names in groups whose gradients for so many rows are no more than so many values, one name at least."""
     group: list[str] = []
     size = 0
     for name in names:
         values = rows * policy.parameters()[name].numel()
-        if group and size + values > VALUES_AT_ONCE:
+        if group and size + values > (values_at_once or VALUES_AT_ONCE):
             yield group
             group, size = [], 0
         group.append(name)

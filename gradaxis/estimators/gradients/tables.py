@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradaxis.estimators.gradients.blocks import BLOCK_VALUES
+from gradaxis.estimators.gradients.blocks import BLOCK_VALUES, Workspace
 from gradaxis.estimators.gradients.head import LogitCotangent
 from gradaxis.estimators.gradients.sinks import Sink
 from gradaxis.estimators.gradients.sites import Table
@@ -26,8 +26,9 @@ class Looked:
 
 
 def add_table(
-    table: Table, sink: Sink, looked: Looked | None, hidden: Tensor | None, logits: LogitCotangent | None
-) -> None:
+    table: Table, sink: Sink, looked: Looked | None, hidden: Tensor | None, logits: LogitCotangent | None,
+    space: Workspace,
+) -> None:  # fmt: skip
     """Adds the gradients of a table to the sink.
 
     Args:
@@ -36,11 +37,12 @@ def add_table(
         looked: of the embedding; needed when the table has one.
         hidden: input of the head [R, T, H]; needed, with `logits`, when the table has one.
         logits: cotangents of the head's output.
+        space: where blocks are formed.
     """
     source = None if looked is None or table.embedding is None else _sources(table, looked)
     if table.head is None:
         if source is not None and table.name is not None:
-            _add_embedding(table.name, sink, *source)
+            _add_embedding(table.name, sink, *source, space)
         return
     assert hidden is not None
     assert logits is not None
@@ -55,7 +57,8 @@ def add_table(
             sink.add(table.bias, slice(0, 1), _place(cotangent.sum(dim=1), part, size))
         if table.name is None:
             continue
-        block = torch.bmm(cotangent.transpose(1, 2), hidden)
+        shape = (rows, part.stop - part.start, width)
+        block = torch.bmm(cotangent.transpose(1, 2), hidden, out=space.take(shape, hidden))
         if source is not None:
             ids, values = source
             row, place = ((ids >= part.start) & (ids < part.stop)).nonzero(as_tuple=True)
@@ -73,13 +76,13 @@ def _sources(table: Table, looked: Looked) -> tuple[Tensor, Tensor]:
     return looked.ids, values
 
 
-def _add_embedding(name: str, sink: Sink, ids: Tensor, values: Tensor) -> None:
+def _add_embedding(name: str, sink: Sink, ids: Tensor, values: Tensor, space: Workspace) -> None:
     rows, _, width = values.shape
     used, compact = ids.unique(return_inverse=True)
     step = max(1, BLOCK_VALUES // (rows * width))
     for start in range(0, len(used), step):
         count = min(step, len(used) - start)
-        block = values.new_zeros(rows, count, width)
+        block = space.take((rows, count, width), values).zero_()
         row, place = ((compact >= start) & (compact < start + count)).nonzero(as_tuple=True)
         block.view(-1, width).index_add_(0, row * count + compact[row, place] - start, values[row, place])
         sink.add(name, used[start : start + count], block)

@@ -7,44 +7,16 @@ normalisation layers of transformers compute in float32 whatever the precision o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from gradaxis.errors import InputError
 from gradaxis.estimators.policies.enumeration import Answers, LanguageModel, answer_tree_of, list_answers
+from gradaxis.estimators.policies.functionals import Functional, answer_entropy, expected_length, expected_reward
 from gradaxis.estimators.rollouts.batch import Prompt, RolloutBatch
 from gradaxis.estimators.rollouts.items import PromptItem, Task
-
-Functional = Callable[[Answers], Tensor]
-"""Maps all answers to some prompts to one number a prompt [P], differentiable in their `logp` and `entropy`."""
-
-
-def expected_reward(answers: Answers) -> Tensor:
-    """J of each prompt [P]: Σ_y π(y) R(y)."""
-    return (answers.probability * answers.reward).sum(dim=1)
-
-
-def success_rate(answers: Answers) -> Tensor:
-    """The probability of the highest outcome reward that any answer can earn [P]."""
-    best = answers.reward.amax(dim=1, keepdim=True)
-    return (answers.probability * (answers.reward == best)).sum(dim=1)
-
-
-def answer_entropy(answers: Answers) -> Tensor:
-    """The entropy of the answer, in nats [P]: −Σ_y π(y) log π(y), which is E[Σ_t H(π(·|s_t))]."""
-    return -(answers.probability * answers.logp.sum(dim=2)).sum(dim=1)
-
-
-def mean_step_entropy(answers: Answers) -> Tensor:
-    """E[(1/|y|) Σ_t H(π(·|s_t))], in nats [P]: what a mean over each answer's tokens shows."""
-    return (answers.probability * (answers.entropy.sum(dim=2) / answers.length)).sum(dim=1)
-
-
-def expected_length(answers: Answers) -> Tensor:
-    """E[|y|] in tokens, the end token included [P]."""
-    return (answers.probability * answers.length).sum(dim=1)
 
 
 def exact(
@@ -112,14 +84,6 @@ def _differentiate(
             for name, part in zip(parameters, parts, strict=True):
                 totals[index][name] += part
     return list(zip(values, totals, strict=True))
-
-
-def silent_group_probability(answers: Answers, group_size: int) -> Tensor:
-    """The probability that all G independent answers earn the same outcome reward [P]: Σ_v q_v^G."""
-    probability, reward = answers.probability, answers.reward
-    levels = torch.unique(reward)
-    shares = (probability[:, :, None] * (reward[:, :, None] == levels)).sum(dim=1)
-    return shares.pow(group_size).sum(dim=1)
 
 
 def effective_share(

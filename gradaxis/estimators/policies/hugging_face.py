@@ -23,6 +23,7 @@ from gradaxis.estimators.policies.loading import (
     parse_dtype,
     refuse_pickled_weights,
 )
+from gradaxis.estimators.memory import memory_left, rows_that_fit, scoring_bytes
 from gradaxis.estimators.policies.selection import select_parameters
 from gradaxis.estimators.quantities import check_quantities
 from gradaxis.estimators.rollouts.batch import RolloutBatch
@@ -42,14 +43,18 @@ class HuggingFacePolicy:
         tokenizer: of the model; None where no text is read or written.
         params: which parameters count: `all`, `lora` or a pattern (`select_parameters`).
         name: how results call the policy.
+        memory: bytes that this process may hold at most (on a GPU: in tensors); all work on the policy keeps to it.
 
     Raises:
         InputError: no parameter is selected, or the model has no output head.
     """
 
-    def __init__(self, model: Any, tokenizer: Any = None, params: str = "all", name: str = "model") -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any = None, params: str = "all", name: str = "model", memory: int | None = None
+    ) -> None:
         output_head(model)
         self.model, self.tokenizer, self.params, self.name = model.eval(), tokenizer, params, name
+        self.memory = memory
         self._selected = select_parameters(model, params)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -67,6 +72,7 @@ class HuggingFacePolicy:
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
         attn_implementation: str | None = None,
+        memory: int | None = None,
     ) -> HuggingFacePolicy:
         """Loads a model and its tokenizer from a local folder, a hub id or a GGUF file.
 
@@ -79,6 +85,7 @@ class HuggingFacePolicy:
             trust_remote_code: whether code that ships with the model may run.
             allow_pickle: whether weights may be read from a pickle, which can run code.
             attn_implementation: of transformers; its own default unless given.
+            memory: as for the class.
 
         Raises:
             InputError: there is no such device, model or file, the weights are pickled, or no parameter is selected.
@@ -101,7 +108,7 @@ class HuggingFacePolicy:
         except (OSError, ValueError, ImportError) as error:
             raise _cannot_load(name_or_path, error) from error
         model.to(device=place)
-        return cls(model, _load_tokenizer(source, common), params, name_or_path)
+        return cls(model, _load_tokenizer(source, common), params, name_or_path, memory)
 
     @property
     def device(self) -> torch.device:
@@ -124,6 +131,10 @@ class HuggingFacePolicy:
     def parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that count, by name; a tied matrix stands once."""
         return dict(self._selected)
+
+    def memory_left(self) -> int:
+        """Bytes that work on this policy may take now, beside what is in use."""
+        return memory_left(self.device, self.memory)
 
     def inputs(self, batch: RolloutBatch) -> ModelInputs:
         """Prompt and response as the model reads them. Raises InputError when the batch does not fit the model."""
@@ -153,6 +164,10 @@ class HuggingFacePolicy:
         inputs = self.inputs(batch)
         size = micro_batch or max(1, LOGITS_AT_ONCE // (self.vocabulary * batch.tokens.shape[1]))
         size = min(size, batch.size)
+        if not grad:
+            shape = (inputs.ids.shape[1], batch.tokens.shape[1], self.vocabulary, self.dtype.itemsize)
+            one = scoring_bytes(self.model.config, *shape)
+            size = rows_that_fit(one, self.memory_left(), size, self.memory, "scoring one sequence")
 
         def run(rows: Sequence[int]) -> dict[str, Tensor]:
             piece = inputs.rows(torch.tensor(list(rows), device=self.device))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gradaxis.errors import InputError
+from gradaxis.estimators.memory import memory_left, rows_that_fit, sampling_bytes
 from gradaxis.estimators.rollouts.assembly import assemble_batch
 from gradaxis.estimators.rollouts.batch import Prompt, RolloutBatch
 from gradaxis.estimators.rollouts.encoding import encode_prompt, find_end_tokens
@@ -42,6 +43,7 @@ def sample_rollouts(
     greedy: bool = False,
     progress: Progress | None = None,
     micro_batch: int = 64,
+    memory: int | None = None,
 ) -> RolloutBatch:
     """Groups of G answers to each of P prompts, scored by the task: N = P·groups·G rows, prompt by prompt, a turn each.
 
@@ -58,10 +60,11 @@ def sample_rollouts(
         greedy: add one most-probable answer a prompt as the companion `greedy`.
         progress: told how far sampling is.
         micro_batch: rows at a time; halved whenever memory runs out.
+        memory: bytes that this process may hold at most (on a GPU: in tensors); fewer rows are taken where needed.
 
     Raises:
-        InputError: no chat template, no end token, no prompts, prompts too long for the model, or a reward that fails
-            or is not a finite number.
+        InputError: no chat template, no end token, no prompts, prompts too long for the model, a reward that fails or
+            is not a finite number, or memory that not even one answer fits into.
         GradaxisError: one sequence alone does not fit into memory.
     """
     settings = settings or SamplingSettings()
@@ -72,6 +75,10 @@ def sample_rollouts(
     plain = settings.plain or bool(getattr(task, "plain", False))
     prompts = tuple(encode_prompt(policy.tokenizer, item, plain, ends) for item in items)
     _check_length(policy.model, prompts, limit)
+    if memory is not None:
+        one = sampling_bytes(policy.model, max(len(prompt.tokens) for prompt in prompts) + limit)
+        left = memory_left(policy.model.device, memory)
+        micro_batch = rows_that_fit(one, left, micro_batch, memory, "sampling one answer")
     settings = replace(settings, max_new_tokens=limit, end_tokens=tuple(ends), plain=plain)
     total = len(items) * (settings.groups * settings.group_size + greedy)
     advance = _Counter(progress, total)

@@ -7,6 +7,7 @@ from gradaxis.reports.findings.bias import bias_finding
 from gradaxis.reports.findings.coincidence import coincidence_finding
 from gradaxis.reports.findings.entropy import entropy_finding
 from gradaxis.reports.findings.missing import missing_findings
+from gradaxis.reports.findings.ranking import ranking_finding
 from gradaxis.reports.findings.signal import signal_finding
 from gradaxis.reports.findings.silent import silent_finding
 from gradaxis.reports.findings.slots import slot_finding
@@ -25,7 +26,7 @@ def derive_findings(results: Results) -> tuple[Finding, ...]:
     found = (
         bias_finding(results),
         slot_finding(results),
-        signal_finding(results),
+        ranking_finding(results) or signal_finding(results),
         staleness_finding(results),
         silent_finding(results),
         coincidence_finding(results),

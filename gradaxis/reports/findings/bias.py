@@ -22,9 +22,10 @@ def bias_finding(results: Results) -> Finding | None:
     if not rows:
         return None
     point = rows[0].point
-    off = sorted((row for row in rows if row.verdict in OFF), key=lambda row: row.estimate or 0.0)
-    along = [row for row in rows if row.verdict == "ok"]
-    hidden = [row for row in rows if row.verdict == "unresolved"]
+    clear = judged(results, rows)
+    off = sorted((row for row in clear if row.verdict in OFF), key=lambda row: row.estimate or 0.0)
+    along = [row for row in clear if row.verdict == "ok"]
+    hidden = [row for row in rows if row not in clear]
     target = "the exact ∇J" if "exact" in rows[0].compared_with else "∇J, as an unbiased reference estimates it"
     parts = []
     if off:
@@ -73,6 +74,11 @@ def more_prompts(results: Results, point: str) -> str:
 def assessed(results: Results, point: str) -> list[Measurement]:
     """Cosines with the target at a point that were assessed."""
     return [row for row in results.select(COSINE, point=point) if row.verdict != "not assessed"]
+
+
+def judged(results: Results, rows: Sequence[Measurement]) -> list[Measurement]:
+    """The rows whose verdict holds when all statements of the report are counted."""
+    return [row for row in rows if row.threshold is not None and results.family.clear(row, row.threshold)]
 
 
 def name(row: Measurement) -> str:

@@ -9,7 +9,7 @@ from gradaxis.reports.format import format_list
 from gradaxis.reports.metrics import ENTROPY_CHANGE, ENTROPY_PRICE
 from gradaxis.reports.points import at_point, sentence
 from gradaxis.reports.results import Results
-from gradaxis.reports.values import certainty_of, excludes, write_quantity
+from gradaxis.reports.values import certainty_of, write_quantity
 
 
 def entropy_finding(results: Results) -> Finding | None:
@@ -18,8 +18,8 @@ def entropy_finding(results: Results) -> Finding | None:
     if not rows:
         return None
     point = rows[0].point
-    falls = [row for row in rows if excludes(row, 0.0) and (row.estimate or 0.0) < 0]
-    rises = [row for row in rows if excludes(row, 0.0) and (row.estimate or 0.0) > 0]
+    falls = [row for row in rows if results.family.clear(row, 0.0) and (row.estimate or 0.0) < 0]
+    rises = [row for row in rows if results.family.clear(row, 0.0) and (row.estimate or 0.0) > 0]
     if not falls and not rises:
         text = f"{sentence(at_point(point))} no method's effect on the entropy is clear of zero."
         remedy = more_prompts(results, point)
@@ -31,7 +31,8 @@ def entropy_finding(results: Results) -> Finding | None:
         names = format_list([name(row) for row in rises], limit=5)
         parts.append(f"and raises it for {names}" if falls else f"a step raises the entropy for {names}")
     text = f"{sentence(at_point(point))} {' '.join(parts)} (first order)."
-    prices = sorted((row for row in _known(results, ENTROPY_PRICE, point) if excludes(row, 0.0)), key=_value)
+    priced = [row for row in _known(results, ENTROPY_PRICE, point) if results.family.clear(row, 0.0)]
+    prices = sorted(priced, key=_value)
     if prices and (prices[0].high or 0.0) < (prices[-1].low or 0.0):
         dear, cheap = prices[-1], prices[0]
         text += f" A unit of reward costs more entropy under {name(dear)} ({write_quantity(dear)} nats a token) than "

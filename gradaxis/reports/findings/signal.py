@@ -11,7 +11,7 @@ from gradaxis.reports.format import clean_text, format_list
 from gradaxis.reports.metrics import COSINE, EQUAL_GAIN
 from gradaxis.reports.points import at_point, sentence
 from gradaxis.reports.results import Results
-from gradaxis.reports.values import certainty_of, excludes, write_quantity
+from gradaxis.reports.values import certainty_of, write_quantity
 
 LEAST = 0.01
 """A noise that differs by less is never headlined, however clear the difference is."""
@@ -46,8 +46,9 @@ def signal_finding(results: Results) -> Finding | None:
 
 def _at(results: Results, point: str, rows: list[Measurement], base: str) -> tuple[str, list[Measurement]]:
     known = sorted((row for row in rows if is_number(row.estimate)), key=lambda row: row.estimate or 0.0)
-    less = [row for row in known if excludes(row, 1.0) and (row.estimate or 0.0) < 1 - LEAST]
-    more = [row for row in known if excludes(row, 1.0) and (row.estimate or 0.0) > 1 + LEAST]
+    clear = [row for row in known if results.family.clear(row, 1.0)]
+    less = [row for row in clear if (row.estimate or 0.0) < 1 - LEAST]
+    more = [row for row in clear if (row.estimate or 0.0) > 1 + LEAST]
     parts = []
     if less:
         best = less[0]

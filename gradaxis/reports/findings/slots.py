@@ -7,12 +7,12 @@ from collections import defaultdict
 from gradaxis.diagnostics.measurements import Measurement, is_number
 from gradaxis.reports.cards import Card, method_cards
 from gradaxis.reports.document import Finding
-from gradaxis.reports.findings.bias import OFF, alike, assessed, more_prompts, name, names
+from gradaxis.reports.findings.bias import OFF, alike, assessed, judged, more_prompts, name, names
 from gradaxis.reports.format import clean_text
-from gradaxis.reports.metrics import SLOT_BIAS, SLOT_DIRECTION
+from gradaxis.reports.metrics import SLOT_BIAS, SLOT_DIRECTION, SQUARED_MEAN
 from gradaxis.reports.points import at_point, sentence
 from gradaxis.reports.results import Results
-from gradaxis.reports.values import certainty_of, excludes, write_quantity
+from gradaxis.reports.values import certainty_of, write_quantity
 
 AXES = ("trajectory", "reward")
 LEAST = 0.01
@@ -25,7 +25,7 @@ def slot_finding(results: Results) -> Finding | None:
     Where no method is off, or no change of the cosine was measured, the strongest slot on each axis.
     """
     for point in results.points:
-        off = [row.method for row in assessed(results, point) if row.verdict in OFF]
+        off = [row.method for row in judged(results, assessed(results, point)) if row.verdict in OFF]
         changes = [row for row in results.select(SLOT_BIAS, point=point) if row.method in off]
         known = [row for row in changes if is_number(row.estimate)]
         if known:
@@ -37,7 +37,7 @@ def slot_finding(results: Results) -> Finding | None:
 
 def _causes(results: Results, point: str, off: list[str], rows: list[Measurement]) -> Finding:
     """What the best single change of each method that is off would do; `rows` are the changes of their cosines."""
-    rises = sorted((row for row in rows if _is_clear(row)), key=lambda row: -(row.estimate or 0.0))
+    rises = sorted((row for row in rows if _is_clear(results, row)), key=lambda row: -(row.estimate or 0.0))
     best = list({row.method: row for row in reversed(rises)}.values())
     if not best:
         return _no_cause(results, point, off, rows)
@@ -71,9 +71,9 @@ def _causes(results: Results, point: str, off: list[str], rows: list[Measurement
     )
 
 
-def _is_clear(row: Measurement) -> bool:
-    """A rise that is large enough to speak of and whose interval lies above zero."""
-    return excludes(row, 0.0) and (row.estimate or 0.0) >= LEAST
+def _is_clear(results: Results, row: Measurement) -> bool:
+    """A rise that is large enough to speak of and clear of zero when all statements are counted."""
+    return (row.estimate or 0.0) >= LEAST and results.family.clear(row, 0.0)
 
 
 def _blamed(group: list[Measurement], point: str) -> str:
@@ -116,11 +116,13 @@ def _strongest(results: Results) -> Finding | None:
     rows = [
         row
         for row in results.select(SLOT_DIRECTION)
-        if is_number(row.estimate) and row.compared_with in _origins(cards.get(row.method, {}))
+        if is_number(row.estimate)
+        and row.compared_with in _origins(cards.get(row.method, {}))
+        and not _is_noise(results, row)
     ]
     if not rows:
         return None
-    clear = sorted((row for row in rows if _is_clear(row)), key=lambda row: -(row.estimate or 0.0))
+    clear = sorted((row for row in rows if _is_clear(results, row)), key=lambda row: -(row.estimate or 0.0))
     tops = [top for axis in AXES if (top := next((row for row in clear if row.axis == axis), None))]
     if not tops:
         text = f"No single slot turns any method's gradient by {LEAST} or more and more than the data resolve."
@@ -141,6 +143,12 @@ def _strongest(results: Results) -> Finding | None:
         axis=tops[0].axis if len(tops) == 1 else None,
         slot=tops[0].slot,
     )
+
+
+def _is_noise(results: Results, row: Measurement) -> bool:
+    """Whether the method's gradient is not told from noise there: what turns it is then no news."""
+    size = results.find(SQUARED_MEAN, row.method, row.point)
+    return size is not None and size.verdict == "unresolved"
 
 
 def _origins(card: Card) -> tuple[str, ...]:

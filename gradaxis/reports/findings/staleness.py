@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradaxis.diagnostics.measurements import Measurement, is_number
 from gradaxis.reports.document import Finding
-from gradaxis.reports.findings.bias import OFF, assessed, more_prompts, name
+from gradaxis.reports.findings.bias import OFF, assessed, judged, more_prompts, name
 from gradaxis.reports.format import format_list, format_number, format_share
 from gradaxis.reports.metrics import CLIPPED, GAIN, SAMPLE_SIZE, SEQUENCE_WEIGHTS
 from gradaxis.reports.points import FRESH, at_point, sentence
@@ -30,8 +30,9 @@ def staleness_finding(results: Results) -> Finding | None:
             points=(FRESH, point),
             remedy=more_prompts(results, point),
         )
-    turned = sorted((row for row in after if _below(row, before[row.method])), key=lambda row: row.estimate or 0.0)
-    held = [row for row in after if row.verdict == "ok"]
+    fell = [row for row in after if results.family.fell(before[row.method], row)]
+    turned = sorted(fell, key=lambda row: row.estimate or 0.0)
+    held = [row for row in judged(results, after) if row.verdict == "ok"]
     parts = [f"{at_point(point)}{_sample_size(results, point)} "]
     if turned:
         moves = format_list([_move(before[row.method], row) for row in turned], limit=3)
@@ -41,7 +42,7 @@ def staleness_finding(results: Results) -> Finding | None:
     shrunk = _shorter_steps(results, point)
     if shrunk:
         parts.append(shrunk)
-    off = [row for row in after if row.verdict in OFF]
+    off = [row for row in judged(results, after) if row.verdict in OFF]
     if held:
         parts.append(f"Still along ∇J: {format_list([name(row) for row in held], limit=5)}.")
     elif off:
@@ -53,7 +54,7 @@ def staleness_finding(results: Results) -> Finding | None:
         kind="staleness",
         text=sentence(" ".join(parts)),
         standing="finding" if turned or held or shrunk else "no finding",
-        certainty=certainty_of(turned or after) + " Points are compared by whether their intervals overlap.",
+        certainty=certainty_of(turned or after),
         methods=tuple(row.method for row in turned),
         points=(FRESH, point),
         axis="trajectory",
@@ -69,15 +70,12 @@ def clipped_shares(results: Results, point: str) -> dict[str, float]:
     return shares
 
 
-def _below(after: Measurement, before: Measurement) -> bool:
-    return after.high is not None and before.low is not None and after.high < before.low
-
-
 def _shorter_steps(results: Results, point: str) -> str:
     """The methods whose gain along ∇J falls by more than the intervals, the most first."""
     fresh = {row.method: row for row in results.select(GAIN, point=FRESH) if is_number(row.estimate)}
     rows = [row for row in results.select(GAIN, point=point) if is_number(row.estimate) and row.method in fresh]
-    fallen = sorted((row for row in rows if _below(row, fresh[row.method])), key=lambda row: row.estimate or 0.0)
+    fell = [row for row in rows if results.family.fell(fresh[row.method], row)]
+    fallen = sorted(fell, key=lambda row: row.estimate or 0.0)
     if not fallen:
         return ""
     moves = format_list([_move(fresh[row.method], row) for row in fallen], limit=3)

@@ -22,8 +22,8 @@ def standing(results: Results) -> tuple[tuple[str, str], ...]:
     exact = [row for row in results.rows if is_exact(row)]
     sources = sorted({row.threshold_source for row in judged if row.threshold_source})
     text = f"{len(intervals)} values here carry an interval that covers the truth 95 % of the time, each on its own. "
-    text += "They do not hold jointly: some of this many miss by chance, and an extreme that the verdict picks out is "
-    text += "the likeliest to. The unit of independence is the prompt; methods are compared on the same rollouts."
+    text += f"The verdict counts them together. {results.family.text} The unit of independence is the prompt; methods "
+    text += "are compared on the same rollouts."
     verdicts = "ok, watch, bad: the whole interval lies on one side of a threshold. unresolved: it does not decide. "
     verdicts += "not assessed: an input is missing, and nothing is claimed. A quantity without a threshold has no mark."
     enumerated = f"{len(exact)} values are known by enumeration, without sampling error; they are marked exact. "

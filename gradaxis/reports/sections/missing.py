@@ -43,14 +43,14 @@ def _absent_table(rows: list[Measurement]) -> Table:
 
 def _open_table(rows: list[Measurement]) -> Table:
     body = []
-    by_quantity: dict[tuple[str, str, str], list[Measurement]] = {}
+    alike: dict[tuple[str, str], list[Measurement]] = {}
     for row in rows:
-        by_quantity.setdefault((row.metric, row.point, clean_text(row.reason)), []).append(row)
-    for (metric, point, reason), group in by_quantity.items():
+        alike.setdefault((row.point, clean_text(row.reason)), []).append(row)
+    for (point, reason), group in alike.items():
         example = write_interval(group[0]) if len(group) == 1 else ""
         body.append(
             (
-                Cell(in_words(metric), note=example),
+                Cell(format_list(_distinct(in_words(row.metric) for row in group), limit=6), note=example),
                 Cell(point),
                 Cell(format_list(_distinct(subject_of(row) for row in group), limit=6)),
                 Cell(reason or "the interval holds values on both sides of the threshold"),

@@ -37,6 +37,16 @@ ARCHITECTURES: Mapping[str, tuple[str, dict[str, Any]]] = {
     ),
     "gemma2": ("Gemma2", {**COMMON, "head_dim": 8}),  # capped logits, scaled embedding, 1 + weight in the norms
     "qwen3": ("Qwen3", {**COMMON, "head_dim": 8}),  # a norm a head
+    # learned nothing but weights: a sliding window of three positions, so that the attention mask is not the plain one
+    "mistral": ("Mistral", {**COMMON, "sliding_window": 3}),
+    "gpt-neox": (  # one matrix for queries, keys and values, LayerNorm, parallel residuals, rotary part
+        "GPTNeoX",
+        {
+            **{name: value for name, value in COMMON.items() if name != "num_key_value_heads"},
+            "rotary_pct": 0.5,
+            "use_parallel_residual": True,
+        },
+    ),
     "phi": ("Phi", {**COMMON, "num_key_value_heads": 4}),  # a bias in the head
     "qwen2-moe": (  # experts see tokens of all sequences mixed
         "Qwen2Moe",
@@ -63,10 +73,16 @@ def tiny_policy() -> Callable[..., HuggingFacePolicy]:
     """A maker of random policies by architecture; the weights are large enough for every path to matter."""
 
     def make(
-        architecture: str, device: str = "cpu", dtype: torch.dtype = torch.float64, params: str = "all"
+        architecture: str,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float64,
+        params: str = "all",
+        tied: bool | None = None,
     ) -> HuggingFacePolicy:
         family, options = ARCHITECTURES[architecture]
         config = getattr(transformers, f"{family}Config")(**options)
+        if tied is not None:
+            config.tie_word_embeddings = tied
         model = transformers.AutoModelForCausalLM.from_config(config)
         generator = torch.Generator().manual_seed(len(architecture))
         with torch.no_grad():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradaxis.errors import InputError
-from gradaxis.estimators.gradients import build_patterns
+from gradaxis.estimators.gradients import build_patterns, position_buckets, split_by_position
 
 MASK = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]], dtype=torch.float64)
 
@@ -105,3 +105,36 @@ def test_bad_input_is_refused() -> None:
         build_patterns([good]).express({"logp": torch.ones(2, 3), "entropy": torch.ones(2, 3)})
     with pytest.raises(InputError, match="shape"):
         build_patterns([good]).express({"logp": torch.ones(2, 4)})
+
+
+def test_buckets_count_policy_tokens() -> None:
+    mask = torch.tensor([[True, False, True, True, True], [True, True, False, False, False]])
+    buckets = position_buckets(mask, [1, 3])
+    assert list(buckets) == ["0 to 0", "1 to 2", "3 on"]
+    assert buckets["1 to 2"].tolist() == [[False, False, True, True, False], [False, True, False, False, False]]
+    halves = position_buckets(mask, [0.5], relative=True)
+    assert list(halves) == ["0% to 50%", "50% to 100%"]
+    assert halves["0% to 50%"].tolist() == [[True, False, True, False, False], [True, False, False, False, False]]
+    for found in (buckets, halves):
+        assert torch.stack(list(found.values())).sum(dim=0).tolist() == mask.int().tolist()
+
+
+def test_parts_by_position_add_up_and_become_patterns() -> None:
+    generator = torch.Generator().manual_seed(0)
+    total = {name: torch.randn(2, 3, generator=generator, dtype=torch.float64) * MASK for name in ("logp", "entropy")}
+    parts = split_by_position(total, position_buckets(MASK.bool(), [1]))
+    for name, value in total.items():
+        torch.testing.assert_close(sum(part[name] for part in parts.values()), value)
+    patterns = build_patterns([total, *parts.values()])
+    assert patterns.rank.tolist() == [2, 2]  # two parts span their sum too
+    weights = {name: patterns.express(part)[0] for name, part in parts.items()}
+    torch.testing.assert_close(sum(weights.values()), patterns.express(total)[0])
+
+
+def test_edges_that_do_not_rise_are_refused() -> None:
+    with pytest.raises(InputError, match="edges"):
+        position_buckets(MASK.bool(), [3, 2])
+    with pytest.raises(InputError, match="edges"):
+        position_buckets(MASK.bool(), [0.5])
+    with pytest.raises(InputError, match="edges"):
+        position_buckets(MASK.bool(), [0.5, 1.0], relative=True)
