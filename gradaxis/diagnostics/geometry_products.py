@@ -113,7 +113,7 @@ def _rows_in_steps(regrouped: Regrouped, express: Callable[[Totals], Array]) -> 
         if m == 1:
             rows[members[0]] = whole
             continue
-        left = [part for pair in members if (part := regrouped.without[pair]) is not None]
+        left = [part for pair in members.tolist() if (part := regrouped.without[pair]) is not None]
         values = np.stack([m * whole - (m - 1) * express(part.laid_out()).reshape(-1) for part in left])
         values += whole - values.mean(axis=0)
         for pair, value in zip(members, values, strict=True):

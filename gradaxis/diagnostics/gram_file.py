@@ -29,7 +29,8 @@ def write_gram(
         "exact": gram.exact, "columns": gram.columns, "relative_error": gram.relative_error,
         "parameters": len(gram.covered), "patterns": patterns.size, "slow": list(gram.slow),
         "quantities": list(patterns.quantities), "directions": list(gram.direction_names), "numbers": numbers,
-        "inner_product": dict(inner_product), "backend": gram.choice.facts(), "tolerance": patterns.tolerance, "no_layers": gram.no_units,
+        "inner_product": dict(inner_product),
+        "backend": gram.choice.facts(), "tolerance": patterns.tolerance, "no_layers": gram.no_units,
         "unit_parameters": list(gram.by_parameter),
         "units": [name.split(SEPARATOR) for name in next(iter(gram.by_parameter.values()), {})],
     }  # fmt: skip

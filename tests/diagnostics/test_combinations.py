@@ -20,7 +20,10 @@ from gradaxis.estimators.halves import Half
 from gradaxis.estimators.rollouts import RolloutBatch
 from gradaxis.taxonomy import AXES, Method, Registry
 
-METHODS = "reinforce,grpo,rloo,gspo,cispo,dapo,dr-grpo,reinforce-plus-plus,remax,ppo,gigpo,grpo-opd,grpo[terms.coefficient=0.1]"
+METHODS = (
+    "reinforce,grpo,rloo,gspo,cispo,dapo,dr-grpo,reinforce-plus-plus,remax,ppo,gigpo,grpo-opd,"
+    "grpo[terms.coefficient=0.1]"
+)
 
 
 def complete(batch: RolloutBatch) -> Patterns:
@@ -207,5 +210,3 @@ def test_equal_halves_count_once_and_other_input_is_refused(case: Case, registry
         score_combinations(
             case.trajectory, case.reward, case.batch, case.patterns, np.eye(3), Target(weights=case.reference.numpy())
         )  # fmt: skip
-
-

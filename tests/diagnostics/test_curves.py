@@ -123,11 +123,10 @@ def test_a_correction_that_never_acts_is_not_judged():
 def test_fewer_than_three_points_are_not_assessed():
     few = {"stale": 0.1}
     (row,) = end_of_corrections(drifts(few) + effects((2.0, 1e-4), points=few))
-    assert (row.verdict, row.method, row.point) == ("not assessed", "", "")
+    assert (row.verdict, row.method, row.point) == ("not assessed", "", "stale")
     assert "--behavior" in row.advice
     assert "--drift" in row.advice
-    (row,) = end_of_corrections([])
-    assert row.verdict == "not assessed"
+    assert end_of_corrections(drifts({"fresh": 0.0})) == []
 
 
 def test_points_lie_where_their_drift_was_measured():

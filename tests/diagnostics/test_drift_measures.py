@@ -84,6 +84,7 @@ def test_exact_drift_equals_a_sum_over_all_answers(engine):
     policy = embedded_policy("policy", dtype="float64")
     sampler = embedded_policy("stale", dtype="float64") if engine is None else engine_policy(policy, engine)
     found = exact_drift(policy, sampler, task, prompts)
+    assert found is not None
     ours, theirs = (enumerate_answers(one, task, prompts) for one in (policy, sampler))
     new, old = ours[0].columns["logp"].detach().tolist(), theirs[0].columns["logp"].detach().tolist()
     expected = by_loops(new, old, ours[0].length.tolist(), theirs[1].tolist())
@@ -112,8 +113,8 @@ def test_intervals_hold_the_exact_values(name, seed, drift, n):
     hits = dict.fromkeys(truth, 0)
     for _ in range(batches):
         batch = draw(listing, n, 1, 8, generator)
-        columns = (batch.column(column).numpy() for column in ("logp", "behavior_logp"))
-        found = drift_estimates(drift_sums(*columns, batch.mask.numpy(), batch.prompt.numpy()))
+        ours, theirs = (batch.column(column).numpy() for column in ("logp", "behavior_logp"))
+        found = drift_estimates(drift_sums(ours, theirs, batch.mask.numpy(), batch.prompt.numpy()))
         for measure, one in found.items():
             hits[measure] += one.interval.low <= truth[measure] <= one.interval.high
     least = 0.93 - 3 * math.sqrt(0.93 * 0.07 / batches)

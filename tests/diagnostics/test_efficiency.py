@@ -149,19 +149,20 @@ def test_an_update_that_leads_away_has_no_efficiency() -> None:
 def test_agrees_with_explicit_gradients_of_many_batches(exact: bool) -> None:
     """Six prompts with four groups, as given beside exact directions; prompts drawn anew beside the reference."""
     listing = load_testbed("graded", prompts=6)
-    prompts: Any = list(range(6)) * 4 if exact else 24
+    prompts: Any = list(range(6)) * 4 if exact else 80
     shape = (4, 4) if exact else (1, 8)
-    for method in ("grpo", "rloo", "reinforce"):
-        truth = truth_of(listing, method, prompts, *shape, runs=400, seed=9)
+    for method in ("grpo", "rloo", *(["reinforce"] if exact else [])):
+        truth = truth_of(listing, method, prompts, *shape, runs=200, seed=9)
         generator, inside, values = torch.Generator().manual_seed(1), 0, []
-        for _ in range(12):
+        for _ in range(8):
             found = evidence_of(listing, draw(listing, prompts, *shape, generator), method, exact)
             row = pick(efficiency.measure(found), "efficiency", method)
             inside += row.low - 0.01 <= truth <= row.high + 0.01
             values.append(row.estimate)
-        assert inside >= 10
+        assert inside >= 6
         known = [value for value in values if value is not None]
-        assert np.mean(known) == pytest.approx(truth, abs=0.12 if exact else 0.2)
+        assert len(known) >= 6
+        assert np.mean(known) == pytest.approx(truth, abs=0.1)
 
 
 def test_greedy_answers_are_paid_for() -> None:

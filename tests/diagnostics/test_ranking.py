@@ -10,7 +10,7 @@ from gradaxis.diagnostics.ranking import MOST_PAIRS, rank_methods
 from gradaxis.diagnostics.statistics import Given, Strata
 
 N, D, METHODS = 24, 15, 5
-RUNS = 200
+RUNS = 120
 
 
 def scores(rng: np.random.Generator, bends: np.ndarray, strata: Strata | None) -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +37,7 @@ def scores(rng: np.random.Generator, bends: np.ndarray, strata: Strata | None) -
 @pytest.mark.parametrize("strata", [None, Strata(np.repeat(np.arange(8), 4))], ids=["prompts", "groups"])
 def test_equal_methods_share_a_rank(strata: Strata | None) -> None:
     """Five methods of one efficiency, with noise of their own: all are first in 95 % of runs, but for 3 standard errors
-    of 200 runs."""
+    of 120 runs."""
     rng, shared = np.random.default_rng(5), 0
     for _ in range(RUNS):
         ranking = rank_methods(*scores(rng, np.zeros(METHODS), strata), strata)

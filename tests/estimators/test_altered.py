@@ -132,8 +132,8 @@ def test_the_stored_log_probabilities_are_those_that_half_precision_sampled_with
         cache, feed = None, tokens
         for place in range(int(batch.length[row])):
             with torch.no_grad():
-                output = engine.model(input_ids=feed, past_key_values=cache, use_cache=True)
-            cache, token = output.past_key_values, batch.tokens[row, place]
+                output = engine.model(input_ids=feed, use_cache=True, **{argument: cache})
+            cache, token = output[argument], batch.tokens[row, place]
             law = torch.log_softmax(output.logits[0, -1].double(), dim=-1)
             assert float(law[token]) == pytest.approx(float(stored[row, place]), abs=1e-6)
             gaps.append(abs(float(law[token].exp() - exact[row, place].exp())))

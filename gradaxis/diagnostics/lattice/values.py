@@ -16,17 +16,17 @@ import numpy as np
 
 from gradaxis.diagnostics.lattice.unit_products import ALL, STRATUM, UNIT, Stack, inner, pairs
 from gradaxis.diagnostics.lattice.unit_weights import Index
-from gradaxis.diagnostics.statistics import Estimate, freedom, jackknife_interval, p_value, stratified_mean
-from gradaxis.diagnostics.statistics.intervals import tail
+from gradaxis.diagnostics.statistics import Estimate, freedom, jackknife_interval, skewed_interval, stratified_mean
+from gradaxis.diagnostics.statistics.expansions import from_leave_out
 from gradaxis.diagnostics.statistics.moments import Array
 from gradaxis.diagnostics.statistics.pairs import Pairs
 from gradaxis.diagnostics.statistics.strata import Strata
 
 HIDDEN = "noise hides its gain along the target"
 AGAINST = "it goes against the target: its gain has no logarithm"
-CANCELS = 1e-12
-
 ZERO = "its gradient is zero on these rollouts"
+CANCELS = 1e-12
+"""A weight that rounding leaves where weights cancel is smaller."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Values:
         places, weights = _net(numbers, weights)
         value, spread = float(weights @ self.estimate[places]), weights @ self.spread[places]
         if self.strata is None:
-            return Estimate(value, jackknife_interval(value, spread)), p_value(value, spread)
-        squares = self.strata.centre(spread) ** 2
-        error, units = math.sqrt(float(self.strata.weight @ squares)), freedom(squares, self.strata) + 1
-        return stratified_mean(spread, self.strata), tail(value, error, units)
+            estimate = Estimate(value, skewed_interval(from_leave_out(value, spread)))
+            return estimate, estimate.p_value(self.n)
+        estimate = stratified_mean(spread, self.strata)
+        return estimate, estimate.p_value(freedom(self.strata.centre(spread) ** 2, self.strata) + 1)
 
     def changes(self, numbers: Sequence[int], weights: Array) -> bool:
         """Whether any gradient keeps a weight once those of equal ones are added up."""

@@ -16,12 +16,13 @@ from gradaxis.diagnostics.probes.rows import fill, plain, start
 from gradaxis.diagnostics.statistics import (
     Array,
     Estimate,
+    Expansion,
     Interval,
     Pairs,
-    fieller,
-    jackknife_covariance,
-    jackknife_interval,
+    ratio_interval,
+    skewed_interval,
 )
+from gradaxis.diagnostics.statistics.expansions import from_leave_out
 
 PROBE = "variance"
 FAILURE = "gradient-variance"
@@ -66,7 +67,7 @@ def _by_prompt(measured: Measured, base: Measurement) -> Iterator[Measurement]:
     total = np.array([whole.trace_covariance(), *whole.leave_out_trace()])
     rows = (square, square, replace(square, unit="share of tr Σ"))
     for name, row, values in zip(names, rows, (parts, total - parts, parts / total), strict=True):
-        estimate = Estimate(float(values[0]), jackknife_interval(float(values[0]), values[1:]))
+        estimate = Estimate(float(values[0]), skewed_interval(from_leave_out(float(values[0]), values[1:])))
         yield fill(replace(row, metric=name), estimate, JACKKNIFE)
 
 
@@ -81,23 +82,26 @@ def _by_position(measured: Measured, base: Measurement) -> Iterator[Measurement]
         return
     whole = measured.whole[base.method]
     for name, part in found.items():
-        yield fill(replace(row, part=name), _noise_share(part, whole), JACKKNIFE)
+        yield fill(replace(row, part=name), _noise_share(part, whole), FIELLER, "tr Σ is not clear of zero")
     for name, part in found.items():
         yield fill(replace(signal, part=name), _signal_share(part, whole), FIELLER, "|G|² is not clear of zero")
 
 
 def _noise_share(part: Pairs, whole: Pairs) -> Estimate:
-    value = part.trace_covariance() / whole.trace_covariance()
-    return Estimate(value, jackknife_interval(value, part.leave_out_trace() / whole.leave_out_trace()))
+    parts = (from_leave_out(one.trace_covariance(), one.leave_out_trace()) for one in (part, whole))
+    return _ratio(*parts)
 
 
 def _signal_share(part: Pairs, whole: Pairs) -> Estimate:
-    values = part.inner_of_means(), whole.inner_of_means()
-    covariance = jackknife_covariance(np.stack([part.leave_out_inner(), whole.leave_out_inner()], axis=1))
-    interval = fieller(*values, covariance, whole.n)
-    if not interval.bounded or values[1] <= 0:
+    parts = (from_leave_out(one.inner_of_means(), one.leave_out_inner()) for one in (part, whole))
+    return _ratio(*parts)
+
+
+def _ratio(part: Expansion, whole: Expansion) -> Estimate:
+    interval = ratio_interval(part, whole)
+    if not interval.bounded or whole.value <= 0:
         return Estimate(math.nan, Interval(-math.inf, math.inf, False))
-    return Estimate(values[0] / values[1], interval)
+    return Estimate(part.value / whole.value, interval)
 
 
 def _by_layer(evidence: Evidence, base: Measurement) -> Iterator[Measurement]:

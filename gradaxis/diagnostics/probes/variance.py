@@ -92,7 +92,7 @@ def _signal_to_noise(row: Measurement, size: Estimate, n: int) -> Measurement:
 def _to_resolve(row: Measurement, need: Estimate, n: int) -> Measurement:
     """How many prompts would bring |G|² to two standard deviations above zero."""
     low, high, _ = need.interval
-    row = replace(row, low=low, high=high, interval="95 %, that of |G|² carried over, with the noise as it was found")
+    row = replace(row, low=low, high=high, interval="95 %, from those of |G|² and of tr(Σ²)")
     if not math.isfinite(need.value):
         return replace(row, verdict="unresolved", reason="|G|² is not above zero on these rollouts",
                        advice="use several times as many prompts (--prompts)")  # fmt: skip

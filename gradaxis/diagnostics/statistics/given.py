@@ -62,18 +62,7 @@ def cosine_given(given: Given, strata: Strata) -> Estimate:
 
     Both squares are U-statistics, free of the noise, and the interval of τ is Fieller's.
     """
-    gain = gain_given(given, strata)
-    if gain.interval.low <= 0 <= gain.interval.high:
-        return Estimate(math.nan, Interval(-1.0, 1.0, False))
-    parts = _parts(given)
-    across, along = (_expand_square(part, strata) for part in parts)
-    units = min(freedom(_spread(part, strata), strata) for part in parts) + 1
-    low, high, bounded = ratio_interval(across, along, floor=0.0, units=units)
-    if not bounded or along.value <= 0:
-        return Estimate(math.nan, Interval(-1.0, 1.0, False))
-    sign = math.copysign(1.0, gain.value)
-    ends = sorted(sign / math.sqrt(1 + tangent) for tangent in (low, high))
-    return Estimate(sign / math.sqrt(1 + max(across.value / along.value, 0.0)), Interval(ends[0], ends[1]))
+    return _cosine(given, _expand(given, strata), strata)
 
 
 def cosine_change_given(before: Given, after: Given, strata: Strata) -> Estimate:
@@ -82,19 +71,18 @@ def cosine_change_given(before: Given, after: Given, strata: Strata) -> Estimate
     The difference is a function of the four squares of `cosine_given`, expanded in the groups, which holds what the two
     methods share.
     """
-    found = [cosine_given(given, strata) for given in (before, after)]
-    if not all(cosine.resolved for cosine in found):
+    expanded = [_expand(given, strata) for given in (before, after)]
+    pairs = zip((before, after), expanded, strict=True)
+    found = [_cosine(given, squares, strata) for given, squares in pairs]
+    totals = [squares.across + squares.along for squares in expanded]
+    if not all(cosine.resolved and total.value > 0 for cosine, total in zip(found, totals, strict=True)):
         return Estimate(math.nan, Interval(-math.inf, math.inf, False))
-    cosines, units = [], math.inf
-    for given, cosine in zip((before, after), found, strict=True):
-        parts = _parts(given)
-        across, along = (_expand_square(part, strata) for part in parts)
-        if not (across + along).value > 0:
-            return Estimate(math.nan, Interval(-math.inf, math.inf, False))
-        cosines.append(along.power(0.5) * (across + along).power(-0.5) * math.copysign(1.0, cosine.value))
-        units = min(units, *(freedom(_spread(part, strata), strata) + 1 for part in parts))
-    value = found[1].value - found[0].value
-    return Estimate(value, skewed_interval((cosines[1] - cosines[0])._replace(value=value), units))
+    cosines = [
+        squares.along.power(0.5) * total.power(-0.5) * math.copysign(1.0, cosine.value)
+        for squares, total, cosine in zip(expanded, totals, found, strict=True)
+    ]
+    change = (cosines[1] - cosines[0])._replace(value=found[1].value - found[0].value)
+    return Estimate(change.value, skewed_interval(change, min(squares.units for squares in expanded)))
 
 
 def realised_cosine_given(first: Array, second: Array, cross: Array, strata: Strata) -> Estimate:
@@ -136,6 +124,33 @@ def efficiency_given(given: Given, method: Array, strata: Strata) -> Estimate:
     return Estimate(value, Interval(low, high))
 
 
+class _Squares(NamedTuple):
+    """|E x|² of the units' parts across and along the known vector, and degrees of freedom and one."""
+
+    across: Expansion
+    along: Expansion
+    units: float
+
+
+def _expand(given: Given, strata: Strata) -> _Squares:
+    parts = _parts(given)
+    across, along = (_expand_square(part, strata) for part in parts)
+    return _Squares(across, along, min(freedom(_spread(part, strata), strata) for part in parts) + 1)
+
+
+def _cosine(given: Given, squares: _Squares, strata: Strata) -> Estimate:
+    gain = gain_given(given, strata)
+    if gain.interval.low <= 0 <= gain.interval.high:
+        return Estimate(math.nan, Interval(-1.0, 1.0, False))
+    across, along, units = squares
+    low, high, bounded = ratio_interval(across, along, floor=0.0, units=units)
+    if not bounded or along.value <= 0:
+        return Estimate(math.nan, Interval(-1.0, 1.0, False))
+    sign = math.copysign(1.0, gain.value)
+    ends = sorted(sign / math.sqrt(1 + tangent) for tangent in (low, high))
+    return Estimate(sign / math.sqrt(1 + max(across.value / along.value, 0.0)), Interval(ends[0], ends[1]))
+
+
 def _parts(given: Given) -> tuple[Array, Array]:
     """The inner products of the units' parts across the known vector and along it, each [M, M]."""
     forward = given.along / math.sqrt(given.square)
@@ -149,7 +164,9 @@ def _square(part: Array, strata: Strata) -> float:
 
 def _spread(products: Array, strata: Strata) -> Array:
     """<x_u − x̄_p, y_u − ȳ_p> of every unit from the products <x_u, y_v>: [M, M] -> [M]."""
-    return np.diagonal(_centred(products, strata))
+    rows, columns = strata.means_within(products), strata.means_within(products.T)
+    both = np.bincount(strata.of, rows) / strata.counts
+    return np.diagonal(products) - rows - columns + both[strata.of]
 
 
 def _centred(products: Array, strata: Strata) -> Array:

@@ -51,14 +51,26 @@ class Strata:
         return np.argsort(self.of, kind="stable")
 
     @cached_property
+    def _sorted(self) -> bool:
+        return bool(np.all(np.diff(self.of) >= 0))
+
+    @cached_property
     def _starts(self) -> NDArray[np.int64]:
         """Where each stratum begins in that order, [P]."""
         return np.cumsum(self.counts) - self.counts
 
     def centre(self, values: Array) -> Array:
         """Values less their stratum's mean, along the last axis: [..., M] -> [..., M]."""
-        means = np.add.reduceat(values[..., self._order], self._starts, axis=-1) / self.counts
-        return values - means[..., self.of]
+        return values - self._means(values)[..., self.of]
+
+    def means_within(self, products: Array) -> Array:
+        """The mean of each row over the units of its own stratum: [M, M] -> [M]."""
+        return self._means(products)[np.arange(len(self.of)), self.of]
+
+    def _means(self, values: Array) -> Array:
+        """[..., M] -> [..., P]."""
+        sorted_values = values if self._sorted else values[..., self._order]
+        return np.add.reduceat(sorted_values, self._starts, axis=-1) / self.counts
 
     def mean(self, values: Array) -> float:
         """x̄ of values [M]."""

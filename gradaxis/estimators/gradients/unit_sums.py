@@ -103,7 +103,7 @@ class SketchedUnitSums:
         self._weights = (
             torch.cat([torch.from_numpy(weights.toarray()) for weights in units.values()]).float().to(device)
         )
-        self._counts = [weights.shape[0] for weights in units.values()]
+        self._counts = [len(sums) for sums in (weights.sum(axis=1) for weights in units.values())]
         folded = FOLDED_COLUMNS
         while folded > FEWEST_COLUMNS and self._bytes(parameters, folded) > SHARE_OF_MEMORY * memory:
             folded //= 2

@@ -146,9 +146,14 @@ class GramWork:
         live = torch.zeros(count, dtype=torch.int64, device=policy.device)  # padding has no gradient, so 0 will do
         live[self._sequence * self._size + self._pattern] = torch.arange(self.rows, device=policy.device)
 
+        tried = 0
+
         def run(piece: Sequence[int]) -> None:
+            nonlocal tried
             place = slice(piece[0], piece[-1] + 1)
-            sketch[:, place] = 0.0  # of a larger piece that ran out of memory
+            if place.start < tried:  # by a larger piece that ran out of memory
+                sketch[:, place] = 0.0
+            tried = max(tried, place.stop)
             chosen = order[place]
             inputs = self._inputs.rows(chosen)
             most = int(self._rank[chosen].max())

@@ -183,7 +183,7 @@ def _names_of(stored: Mapping[str, Any], numbers: list[int], policy: HuggingFace
     )  # fmt: skip
 
 
-def _orders(policy: HuggingFacePolicy) -> Iterator[dict[str, Tensor]]:
+def _orders(policy: HuggingFacePolicy) -> Iterator[Mapping[str, Tensor]]:
     """Orders in which optimizers number parameters: all of the model, or those that count, as they stand there; and
     matrices before vectors, as where only the former decay."""
     for named in (dict(policy.model.named_parameters()), dict(policy.parameters())):

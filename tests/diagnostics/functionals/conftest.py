@@ -46,6 +46,8 @@ def evidence_on(one, batch, methods, registry, point, exact=False, own=(), slots
     """The evidence of rollouts of a listing, with exact directions of all functionals where asked for."""
     chosen = registry.select(",".join(methods))
     plan = plan_evidence(point, batch, chosen, registry, slots=slots, own=own)
+    patterns = plan.patterns
+    assert patterns is not None
     directions, numbers = {}, {}
     if exact:
         prompts = [int(prompt.text.split()[-1]) for prompt in batch.prompts]
@@ -54,7 +56,7 @@ def evidence_on(one, batch, methods, registry, point, exact=False, own=(), slots
         directions.update({name: vector["atoms"] for name, vector in found.directions.items()})
         numbers = {"functionals": found.values}
     plan = replace(plan, evidence=replace(plan.evidence, exact_values=numbers))
-    return complete_evidence(plan, gram_numbers(one, batch, plan.patterns, directions))
+    return complete_evidence(plan, gram_numbers(one, batch, patterns, directions))
 
 
 def sample(one, n, seed, groups=1, group_size=4):

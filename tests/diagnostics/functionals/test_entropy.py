@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from gradaxis.errors import InputError
 from gradaxis.estimators import compile
 
 
-def pick(rows, metric, method="", part=None):
+def pick(rows, metric, method="", part=None) -> Any:
     (row,) = [row for row in rows if (row.metric, row.method) == (metric, method) and part in (None, row.part)]
     return row
 
@@ -188,7 +189,8 @@ def test_distinct_answers_equal_sets_and_the_enumerated_expectation(found, evide
 
 
 def test_the_fit_finds_a_line_and_its_ceiling():
-    generator, hits = np.random.default_rng(1), dict.fromkeys(("slope", "level", "ceiling"), 0)
+    generator = np.random.default_rng(1)
+    hits: dict[str, int] = dict.fromkeys(("slope", "level", "ceiling"), 0)
     entropies = np.linspace(0.1, 1.2, 8)
     for _ in range(300):
         rewards = 0.9 - 0.15 * np.exp(entropies) + 0.02 * generator.normal(size=8)

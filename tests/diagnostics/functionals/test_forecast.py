@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ METHODS = ("rloo", "grpo", "reinforce")
 STEP = 1e-5
 
 
-def pick(rows, metric, method="", part=""):
+def pick(rows, metric, method="", part="") -> Any:
     (row,) = [row for row in rows if (row.metric, row.method, row.part) == (metric, method, part)]
     return row
 
@@ -208,16 +209,15 @@ def test_intervals_of_estimated_forecasts_hold_the_truth(stale, bed, registry):
     functionals = standard_functionals(bed.sample(one, 2, 0, group_size=4))
     slopes = true_slopes(bed, one, expected_gradient(one, "reinforce", 1), functionals)
     hits = dict.fromkeys(slopes, 0)
-    count = 100
-    for seed in range(count):
+    names = {"entropy_change_per_sequence": "sequence entropy", "entropy_change_of_answer": "answer entropy"}
+    for seed in range(100):
         batch = bed.sample(one, 32, 100 + seed)
         evidence = bed.evidence_on(one, batch, ("reinforce",), registry, "stale" if stale else "fresh")
-        for row in [*forecast.measure(evidence), *entropy.measure(evidence)]:
-            if row.metric == "forecast":
-                hits[row.part] += row.low <= slopes[row.part] <= row.high
-            for variant, name in (("per_sequence", "sequence entropy"), ("of_answer", "answer entropy")):
-                if row.metric == f"entropy_change_{variant}":
-                    hits[name] += row.low <= slopes[name] <= row.high
+        rows: Any = [*forecast.measure(evidence), *entropy.measure(evidence)]
+        for row in rows:
+            name = row.part if row.metric == "forecast" else names.get(row.metric)
+            if name is not None:
+                hits[name] += row.low <= slopes[name] <= row.high
     del hits["forward kl"]
     assert all(value >= 87 for value in hits.values()), hits  # at 95 % fewer come once in 1,000
 

@@ -229,7 +229,8 @@ def test_exact_gradients_of_the_transformer_are_those_of_the_definitions():
         "pass@2": pass_at_k(2), "pass@4": pass_at_k(4), "kl": divergence, "forward kl": forward, "part form": form,
     }  # fmt: skip
     for name, definition in definitions.items():
-        assert found.values[name] == pytest.approx(float(exact(policy, task, batch.prompts, definition).mean()), rel=1e-6)
+        value = float(exact(policy, task, batch.prompts, definition).mean())
+        assert found.values[name] == pytest.approx(value, rel=1e-6)
         gradient = exact_gradient(policy, task, batch.prompts, definition)
         scale = max(float(part.abs().max()) for part in gradient.values())
         for parameter, part in gradient.items():

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def score_sum(batch, weight):
     return {"logp": weight[:, None] * batch.mask / batch.size}
 
 
-def pick(rows, metric, method, part, target):
+def pick(rows, metric, method, part, target) -> Any:
     (row,) = [row for row in rows if (row.metric, row.method) == (metric, method)
               and row.part.startswith(part) and target in row.compared_with]  # fmt: skip
     return row
@@ -227,6 +228,7 @@ def test_long_answers_get_what_lies_in_the_span_and_reasons_for_the_rest(registr
     assert int(batch.length.max()) > 16
     for methods, token in (("rloo", False), ("rloo,grpo", True)):
         plan = plan_evidence("fresh", batch, registry.select(methods), registry, slots=False)
+        assert plan.patterns is not None
         evidence = complete_evidence(plan, gram_numbers(one, batch, plan.patterns))
         rows = kl.measure(evidence)
         assert pick(rows, "kl_pull_gain", "", "k3 in the loss, sequence", "reverse").verdict != "not assessed"

@@ -22,7 +22,7 @@ TARGETS = {"gpt2": ["c_attn", "c_fc"], "gpt-neox": ["query_key_value", "dense_h_
 
 
 def adapted(model: Any, targets: list[str], seed: int = 0) -> Any:
-    """The model with adapters of rank 3 whose matrices are all random: at its start B is zero, and A has no gradient."""
+    """The model with adapters of rank 3, all random: at the start of training B is zero and A has no gradient."""
     transposed = any(type(module).__name__ == "Conv1D" for module in model.modules())
     options = {"r": 3, "lora_alpha": 6, "lora_dropout": 0.1, "target_modules": targets, "task_type": "CAUSAL_LM"}
     model = peft.get_peft_model(model, peft.LoraConfig(**options, fan_in_fan_out=transposed))

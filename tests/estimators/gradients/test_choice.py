@@ -15,8 +15,8 @@ from gradaxis.estimators.gradients import build_patterns, compute_gram
 from gradaxis.estimators.gradients.budget import ModelShape, exact_bytes, exact_units, projected_bytes, projected_units
 from gradaxis.estimators.gradients.choice import Choice, Problem, choice_from_facts, choose, exact_way, projected_way
 from gradaxis.estimators.gradients.work import GramWork
-from gradaxis.estimators.policies import HuggingFacePolicy
 from gradaxis.estimators.memory import used_memory
+from gradaxis.estimators.policies import HuggingFacePolicy
 
 Make = Callable[..., Any]
 # SmolLM2-135M: 30 layers of 576, 134.5 million values

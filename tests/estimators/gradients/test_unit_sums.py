@@ -20,7 +20,7 @@ Make = Callable[..., Any]
 
 @pytest.fixture
 def case(tiny_policy: Make, tiny_batch: Make, random_total: Make, looped_gradients: Make) -> Callable[..., Any]:
-    """A policy, a batch, patterns of uneven rank, weights of units, and their gradients by parameter, name to [n, …]."""
+    """A policy, a batch, patterns of uneven rank, weights of units, and their gradients by parameter and name."""
 
     def make(architecture: str = "qwen2-tied") -> tuple[Any, Any, Any, dict[str, Any], dict[str, dict[str, Tensor]]]:
         policy, batch = tiny_policy(architecture), tiny_batch()
@@ -88,9 +88,9 @@ def test_projected_sums_are_unbiased(case: Make) -> None:
 
 def test_without_memory_for_sketches_there_are_none_and_the_result_says_so(case: Make) -> None:
     policy, batch, patterns, units, _ = case()
-    options = {"mode": "projected", "columns": 64, "test": False}
-    need = compute_gram(policy, batch, patterns, generator=torch.Generator(), **options).choice.projected.bytes
-    gram = compute_gram(policy, batch, patterns, generator=torch.Generator(), memory=need + 1000, units=units, **options)
+    options = {"mode": "projected", "columns": 64, "test": False, "generator": torch.Generator()}
+    need = compute_gram(policy, batch, patterns, **options).choice.projected.bytes
+    gram = compute_gram(policy, batch, patterns, memory=need + 1000, units=units, **options)
     assert gram.by_parameter == {}
     assert "no memory" in gram.no_units
 
