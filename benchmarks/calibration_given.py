@@ -1,7 +1,7 @@
 """Cells whose prompts are taken as given, beside a target that is known on each of them.
 
 With several groups a prompt the units are groups and the prompts strata; with one, prompts are the units. The methods
-couple a group, or (token-mean) the batch. Letters: P prompts, m groups a prompt, M = P·m units, D parameters.
+couple a group, or (`batch-std`) the batch. Letters: P prompts, m groups a prompt, M = P·m units, D parameters.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from calibration_cells import Pool
+from calibration_cells import COUPLED, NAMES, Pool
 from calibration_study import LOUD, Array, Outcome, measure
 from numpy.typing import NDArray
 from tabular_population import KINDS
@@ -61,22 +61,21 @@ def given_outcomes(pool: Pool, prompts: Prompts, coupled: bool, level: float, co
     """What becomes of the statistics beside a known target on given prompts. With `coupled`, method a does."""
     generator = np.random.default_rng(seed)
     strata, groups = Strata(prompts.of), len(prompts.of) // len(prompts.kinds)
-    names = {"a": "grpo", "b": "grpo-sum", "t": "rloo"}
-    centres = {short: _centres(pool.units[name], pool, prompts) for short, name in names.items()}
+    centres = {short: _centres(pool.units[NAMES[short]], pool, prompts) for short in ("a", "b", "t")}
     means = {short: centre.mean(0) for short, (centre, _) in centres.items()}
     noises = {short: noise / groups for short, (_, noise) in centres.items()}
     if coupled:
-        many = np.stack([_token_mean(pool, prompts.draw(generator)).mean(0) for _ in range(TRUTH_BATCHES)])
+        many = np.stack([_coupled(pool, prompts.draw(generator)).mean(0) for _ in range(TRUTH_BATCHES)])
         means["a"], noises["a"] = many.mean(0), float(((many - many.mean(0)) ** 2).sum(1).mean())
     shifts = {name: mean * (math.sqrt(noises[name] / level) / np.linalg.norm(mean) - 1) for name, mean in means.items()}
     target = centres["t"][0][prompts.of]  # each group's prompt's ∇J
     found: list[list[Estimate]] = [[] for _ in STATISTICS]
     for _ in range(count):
         rows = prompts.draw(generator)
-        error = pool.units["rloo"][rows] - target
-        units = {short: pool.units[names[short]][rows] for short in ("a", "b")}
+        error = pool.units[NAMES["t"]][rows] - target
+        units = {short: pool.units[NAMES[short]][rows] for short in ("a", "b")}
         if coupled:
-            units["a"] = _token_mean(pool, rows)
+            units["a"] = _coupled(pool, rows)
         blocks = {}
         for short in ("a", "b"):
             parts = units[short] + shifts[short], target + shifts["t"], error
@@ -107,12 +106,12 @@ def _centres(values: Array, pool: Pool, prompts: Prompts) -> tuple[Array, float]
     return np.stack([centres[kind][0] for kind in prompts.kinds.tolist()]), total / len(prompts.kinds) ** 2
 
 
-def _token_mean(pool: Pool, rows: NDArray[np.int64]) -> Array:
-    """Units of the token mean over the batch, groups left out in turn, as the package forms them: [M, D]."""
-    method = pool.coupled["token-mean"]
+def _coupled(pool: Pool, rows: NDArray[np.int64]) -> Array:
+    """Units of a method that couples the batch, groups left out in turn, as the package forms them: [M, D]."""
+    method = pool.coupled[COUPLED["a"]]
     parts, counts = method.parts[rows], method.counts[rows]
-    whole = parts.sum(0) / counts.sum()
-    without = (parts.sum(0) - parts) / (counts.sum() - counts)
+    whole = parts.sum(0) / method.divisor(counts.sum(0))
+    without = (parts.sum(0) - parts) / method.divisor(counts.sum(0) - counts)[:, None]
     values = (len(rows) - 1) * (whole - without)
     return values - values.mean(0) + whole
 

@@ -140,10 +140,10 @@ def test_a_p_value_agrees_with_its_interval(value, below, above, null, n):
 def test_p_values_of_symmetric_intervals_are_students():
     values = np.random.default_rng(4).standard_normal(10) + 0.5
     test = stats.ttest_1samp(values, 0.2)
-    assert Estimate(values.mean(), mean_interval(values)).p_value(10, 0.2) == pytest.approx(test.pvalue)
+    assert Estimate(values.mean(), mean_interval(values)).p_value(10, 0.2) == pytest.approx(test[1])
     without = (values.sum() - values) / 9
-    assert p_value(values.mean(), without, 0.2) == pytest.approx(test.pvalue)
+    assert p_value(values.mean(), without, 0.2) == pytest.approx(test[1])
     ratio = Estimate(math.exp(values.mean()), Interval(*np.exp(mean_interval(values)[:2])))
-    assert ratio.p_value(10, math.exp(0.2), logarithm=True) == pytest.approx(test.pvalue)
+    assert ratio.p_value(10, math.exp(0.2), logarithm=True) == pytest.approx(test[1])
     assert Estimate(math.nan, Interval(0.0, math.inf, False)).p_value(10) == 1.0
     assert Estimate(2.0, jackknife_interval(2.0, np.full(5, 2.0))).p_value(5, 1.0) == 0.0
