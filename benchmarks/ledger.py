@@ -65,8 +65,8 @@ NOT_CLAIMED = (
     "Equality with the code of other libraries: not tested yet.",
     "Results on CUDA: the code paths exist, and no GPU run stands behind this release.",
     "Half precision of the policy itself: untried; the self-test refuses a backend that disagrees with autograd.",
-    "Intervals of noise under extreme staleness: where answers that a batch hardly ever holds carry most of the squared "
-    "weight, no interval made of that batch can know of them. The rows of probe `importance` say when.",
+    "Intervals of noise under extreme staleness: where answers that a batch hardly ever holds carry most of the "
+    "squared weight, no interval made of that batch can know of them. The rows of probe `importance` say when.",
     "That a forecast of one small step holds over a training run.",
     "Anything about models, tasks or rewards that were not probed.",
 )

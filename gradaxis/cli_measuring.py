@@ -180,7 +180,8 @@ def probe(
     except ValidationError as error:
         first = error.errors()[0]
         flag = "--" + str(first["loc"][0]).replace("_", "-").replace("policy", "model")
-        raise InputError(flag, repr(first["input"]), first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")) from error
+        expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        raise InputError(flag, repr(first["input"]), expected) from error
     _run(config, output)
 
 

@@ -280,7 +280,8 @@ def complete_evidence(plan: Plan, numbers: GramNumbers) -> Evidence:
     if plan.cells.entries:
         places = numbers.directions(range(evidence.n)).get(EXACT, [])
         space = numbers.matrix, numbers.along[:, places], numbers.among[np.ix_(places, places)]
-        measured = measure_plan(plan.cells, patterns, space, plan.totals.get(REFERENCE), evidence.units, evidence.groups)
+        reference = plan.totals.get(REFERENCE)
+        measured = measure_plan(plan.cells, patterns, space, reference, evidence.units, evidence.groups)
         evidence = replace(evidence, measured=measured)
     if evidence.geometry is not None and target is not None:
         evidence = replace(evidence, at_geometry=_at_geometry(evidence, patterns, weights, numbers))

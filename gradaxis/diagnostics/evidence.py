@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradaxis.diagnostics.candidates import Candidate, Place
 from gradaxis.diagnostics.functional_plan import FunctionalPlan
@@ -75,7 +76,7 @@ class Evidence:
 
     point: str
     batch: RolloutBatch
-    units: Array
+    units: NDArray[np.int64]
     registry: Registry
     candidates: Mapping[str, Candidate]
     omitted: Mapping[str, Omitted] = field(default_factory=dict)

@@ -28,7 +28,7 @@ FEWEST_UNITS = 16
 """Below this many units the pseudo-values of a method that couples the batch are not trusted."""
 
 
-def units_of(batch: RolloutBatch) -> Array:
+def units_of(batch: RolloutBatch) -> NDArray[np.int64]:
     """The number of each sequence's prompt, counted from 0 without gaps, int64 [N]."""
     return torch.unique(batch.prompt.cpu(), return_inverse=True)[1].numpy()
 
@@ -71,7 +71,7 @@ def leave_out(
     return found
 
 
-def sums_by_unit(weights: Array, units: Array) -> Array:
+def sums_by_unit(weights: Array, units: NDArray[np.int64]) -> Array:
     """Unit gradients of a method that couples samples or groups of one prompt only: [N, B] -> [n, N·B].
 
     Row j is n times the prompt's own part, so that the mean over rows is the gradient of the batch.

@@ -24,10 +24,12 @@ from gradaxis.reports.metrics import (
     GAIN,
     SLOT_BIAS,
     SLOT_DIRECTION,
+    SQUARED_MEAN,
 )
 
 RATE = 0.05
-NULLS = {SLOT_BIAS: 0.0, SLOT_DIRECTION: 0.0, EQUAL_GAIN: 1.0, ENTROPY_CHANGE: 0.0, ENTROPY_PRICE: 0.0}
+NULLS = {SLOT_BIAS: 0.0, SLOT_DIRECTION: 0.0, EQUAL_GAIN: 1.0, ENTROPY_CHANGE: 0.0, ENTROPY_PRICE: 0.0,
+         SQUARED_MEAN: 0.0}  # fmt: skip
 """What a verdict tests a row of a metric against; a cosine is tested against the threshold of its verdict."""
 
 MOVING = (COSINE, GAIN)

@@ -119,7 +119,7 @@ def hand_rows() -> list[Measurement]:
         _row("silent-groups", "silent_weight", "rloo", estimate=0.022),
         _row("importance", "ess", point="stale", part="sequence weights", estimate=0.504, low=0.361, high=0.648),
         *(_row("importance", "clip_fraction", OVERRIDE, "stale", part=part, estimate=share)
-          for part, share in (("positive advantage, above", 0.1), ("negative advantage, below", 0.05))),
+          for part, share in (("", 0.15), ("positive advantage, above", 0.1), ("negative advantage, below", 0.05))),
         *(_row("entropy", "entropy_by_position", point=point, part=f"position {position}", estimate=value,
                low=value - 0.1, high=value + 0.1, unit="nats a token")
           for point, start in (("fresh", 0.9), ("stale", 0.8)) for position, value in enumerate((start, start / 2))),

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from syrupy.assertion import SnapshotAssertion
 
-from gradaxis.diagnostics import probes
 from gradaxis.diagnostics.measurements import Measurement, write_measurements
+from gradaxis.diagnostics.probes import PROBES
+from gradaxis.diagnostics.testbeds import draw, evidence, load_testbed
 from gradaxis.errors import InputError
 from gradaxis.reports import metrics, write_report
 from gradaxis.reports.assemble import build_document
@@ -21,8 +23,10 @@ from gradaxis.reports.document import Figure, Table
 from gradaxis.reports.html import render_html
 from gradaxis.reports.markdown import render_markdown
 from gradaxis.reports.results import Results
+from gradaxis.reports.sections import attribution
 from gradaxis.reports.sections.measured import command_of
 from gradaxis.reports.write import render_report
+from gradaxis.taxonomy import load_registry
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +164,19 @@ def test_demo_command_is_short() -> None:
 
 
 def test_metrics_are_those_that_probes_write() -> None:
-    sources = "\n".join(path.read_text(encoding="utf-8") for path in Path(probes.__path__[0]).glob("*.py"))
-    names = [
-        *(metric.name for metric in (*metrics.COMPARED, *metrics.OF_ROLLOUTS)), *metrics.BETWEEN_METHODS,
-        metrics.ASSESSED, metrics.EQUAL_GAIN, metrics.TO_RESOLVE, metrics.ENTROPY_BY_POSITION, metrics.COINCIDING,
-        metrics.SLOT_DIRECTION, metrics.SLOT_NOISE, metrics.SLOT_BIAS,
-    ]  # fmt: skip
-    assert [name for name in names if f'"{name}"' not in sources] == []
+    registry, found = load_registry(), set()
+    for point in ("fresh", "stale"):
+        listing = load_testbed("eos", stale=point == "stale")
+        batch = draw(listing, 4, 2, 4, torch.Generator().manual_seed(0))
+        measured = evidence(listing, batch, registry.select("grpo,gspo,rloo,ppo"), registry, point,
+                            attribution=True)  # fmt: skip
+        found |= {row.metric for probe in PROBES.values() for row in probe(measured)}
+    names = {
+        *(metric.name for metric in (*metrics.COMPARED, *metrics.OF_ROLLOUTS)), "method_cosine", metrics.EQUAL_GAIN,
+        metrics.TO_RESOLVE, metrics.ENTROPY_BY_POSITION, metrics.COINCIDING, metrics.SLOT_DIRECTION,
+        metrics.SLOT_NOISE, metrics.SLOT_BIAS, metrics.RANK, metrics.EFFICIENCY_RATIO, metrics.FORECAST,
+        metrics.FORECAST_PER_REWARD, metrics.FUNCTIONAL, metrics.KL_GAIN, metrics.KL_COSINE, metrics.KL_SIZE,
+        *metrics.KL_ESTIMATES, metrics.NOISE_WITHIN, metrics.EFFECTIVE_RANK, *(name for name, _ in metrics.PLACES),
+        *(f"{kind}_{name}" for kind in ("side_effect", "difference_in", "shapley") for name, _ in attribution.VALUES),
+    }  # fmt: skip
+    assert names - found <= {"kl_value", "exact_ess", "noise_share_by_layer"}  # of a model, or by its enumeration

@@ -122,6 +122,7 @@ def evidence(
     slots: bool = True,
     exact: bool = True,
     directions: Mapping[str, Tensor] | None = None,
+    attribution: bool = False,
 ) -> Evidence:
     """The evidence of rollouts drawn from a listing: the whole way of a probe, but for the model.
 
@@ -133,9 +134,11 @@ def evidence(
         slots: whether hybrids are made.
         exact: whether exact directions and numbers are given; without them bias is measured against the reference.
         directions: further ones by name, as weights of the atoms [A].
+        attribution: whether the hybrids of the attribution probe are made, and the parts of the noise.
     """
     numbers = exact_numbers(listing, batch) if exact else {}
-    plan = plan_evidence(point, batch, methods, registry, slots=slots, exact_values=numbers)
+    plan = plan_evidence(point, batch, methods, registry, slots=slots, exact_values=numbers,
+                         attribution=attribution, shares=attribution)  # fmt: skip
     assert plan.patterns is not None, "no method could be computed"
     named = {**(exact_directions(listing, batch) if exact else {}), **(directions or {})}
     return complete_evidence(plan, gram_numbers(listing, batch, plan.patterns, named))

@@ -20,7 +20,10 @@ from gradaxis.estimators.gradients.budget import (
 TOKENS_AT_ONCE = {"cpu": 2**10, "cuda": 2**13}
 """Tokens of a pass that is projected, by device; more gain nothing there."""
 
-WORTH = 4.0
+COMFORT = 4 * 10**9
+"""Bytes on a CPU beyond which layers run again although memory is left: it is shared with everything else."""
+
+WORTH = 3.0
 """An exact result may cost so many times a projected one."""
 
 NEGLIGIBLE_WORK = 2e12
@@ -80,13 +83,18 @@ class Choice:
         return asdict(self)
 
 
-def exact_way(shape: ModelShape, problem: Problem, memory: int) -> tuple[Way, int]:
-    """The exact way with as few recomputed layers as fit into memory, and their number; all of them where none do."""
+def exact_way(shape: ModelShape, problem: Problem, memory: int, comfort: int | None = None) -> tuple[Way, int]:
+    """The exact way with as few recomputed layers as fit, and their number; all of them where none do.
+
+    Args:
+        memory: bytes that are free. comfort: fewer bytes, within which it stays if it can.
+    """
 
     def need(recomputed: int) -> int:
         return exact_bytes(shape, problem.rows, problem.positions, problem.answers, recomputed)
 
-    fitting = (recomputed for recomputed in range(shape.layers) if need(recomputed) <= memory)
+    bounds = [memory] if comfort is None else [min(memory, comfort), memory]
+    fitting = (count for bound in bounds for count in range(shape.layers + 1) if need(count) <= bound)
     recomputed = next(fitting, shape.layers)
     units = exact_units(problem.sequences, problem.rows, problem.tokens, recomputed / max(1, shape.layers))
     return Way(units, need(recomputed)), recomputed

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradaxis.estimators.gradients.hashes import Hashes
-from gradaxis.estimators.gradients.products import COLUMNS_AT_ONCE, inner_products
+from gradaxis.estimators.gradients.products import COLUMNS_AT_ONCE, add_below, mirror
 from gradaxis.estimators.gradients.unit_sums import ExactUnitSums, SketchedUnitSums
 
 
@@ -26,7 +26,7 @@ class Sink(Protocol):
 class GramSink:
     """Exact: inner products `matrix` [R, R], `directions` [R, L], and `energy`, name to squared norms [R]; float64.
 
-    `sums` is told the inner products of every block, if given.
+    `sums` is told the inner products in every parameter alone, if given. Call `finish` after the last block.
     """
 
     def __init__(
@@ -37,18 +37,32 @@ class GramSink:
         self.directions = torch.zeros(rows, len(directions), dtype=torch.float64, device=device)
         self.energy: dict[str, Tensor] = {}
         self._given, self._sums = directions, sums
+        self._alone = self.matrix if sums is None else torch.zeros_like(self.matrix)
+        self._name = ""
 
     def add(self, name: str, rows: slice | Tensor, block: Tensor) -> None:
         flat = block.flatten(1)
         along = stack_rows(self._given, name, rows, block)
         if along is not None:
             add_along(self.directions, flat, along)
-        product = inner_products(flat)
-        self.matrix += product
-        energy = self.energy.setdefault(name, torch.zeros_like(self.matrix[:, 0]))
-        energy += product.diagonal()
+        add_energy(self.energy, name, flat)
+        if self._sums is not None and name != self._name:
+            self._hand_over()
+            self._name = name
+        add_below(self._alone, flat)
+
+    def finish(self) -> None:
+        """Completes `matrix`, and tells what is known of the last parameter."""
         if self._sums is not None:
-            self._sums.add(name, product)
+            self._hand_over()
+        mirror(self.matrix)
+
+    def _hand_over(self) -> None:
+        if self._sums is not None and self._name:
+            self.matrix += self._alone
+            mirror(self._alone)
+            self._sums.add(self._name, self._alone)
+            self._alone.zero_()
 
 
 class SketchSink:
@@ -78,8 +92,7 @@ class SketchSink:
     def add(self, name: str, rows: slice | Tensor, block: Tensor) -> None:
         flat = block.flatten(1)
         along = stack_rows(self._given, name, rows, block)
-        energy = self.energy.setdefault(name, torch.zeros(len(flat), dtype=torch.float64, device=flat.device))
-        energy += torch.linalg.vector_norm(flat, dim=1).double().square()
+        add_energy(self.energy, name, flat)
         if along is not None:
             add_along(self.directions, flat, along)
         target = self._target(name)
@@ -109,6 +122,12 @@ class SketchSink:
             self.finish()
             self._name = name
         return self._alone
+
+
+def add_energy(energy: dict[str, Tensor], name: str, flat: Tensor) -> None:
+    """Adds the squared norms of rows [R, K] to those of a parameter, float64 [R]."""
+    found = torch.linalg.vector_norm(flat, dim=1).double().square()
+    energy[name] = energy[name] + found if name in energy else found
 
 
 def add_along(directions: Tensor, flat: Tensor, along: Tensor) -> None:

@@ -25,8 +25,8 @@ ByParameter = Mapping[str, Mapping[str, tuple[float, float]]]
 Units = Mapping[str, Any]
 """Name to weights [n, R]: a sparse matrix of scipy, an array or a tensor."""
 
-SPARSE = 0.25
-"""Up to this share of entries in WᵀW, inner products are picked one by one and not multiplied as a whole."""
+FEW = 2
+"""Up to so many units that hold a row, on average, inner products within units are picked one by one."""
 
 FOLDED_COLUMNS = 1024
 """Columns a unit and parameter: a standard error of 4 % a unit, which the sum over units and parameters averages."""
@@ -49,7 +49,7 @@ def read_units(units: Units, rows: int, index: Tensor) -> dict[str, csr_array]:
 
 
 class ExactUnitSums:
-    """From inner products of all rows; a parameter may come in pieces, one after the other.
+    """From inner products of all rows. `add` is linear in them, so that a parameter may come in pieces.
 
     Units that hold few rows each are summed pair by pair. Those that hold many, and the sums over all units, go through
     products in float32.
@@ -57,41 +57,25 @@ class ExactUnitSums:
 
     def __init__(self, units: Mapping[str, csr_array], device: torch.device) -> None:
         self._names = tuple(units)
-        squares = {name: csr_array(weights.T @ weights) for name, weights in units.items()}
-        size = next(iter(squares.values())).shape[0]
-        picked = [name for name in units if squares[name].nnz <= SPARSE * size**2]
-        pattern = sum((abs(squares[name]) for name in picked), csr_array((size, size))).tocoo()
+        sums = np.stack([np.asarray(weights.sum(axis=0)).reshape(-1) for weights in units.values()])
+        size = sums.shape[1]
+        picked = [name for name, weights in units.items() if weights.nnz <= FEW * size]
+        squares = {name: csr_array(units[name].T @ units[name]) for name in picked}
+        pattern = sum((abs(square) for square in squares.values()), csr_array((size, size))).tocoo()
         self._place = tuple(torch.from_numpy(axis.astype(np.int64)).to(device) for axis in (pattern.row, pattern.col))
-        values = [np.asarray(squares[name][pattern.row, pattern.col]).reshape(-1) for name in picked]
+        values = [np.asarray(square[pattern.row, pattern.col]).reshape(-1) for square in squares.values()]
         self._picked = torch.tensor([self._names.index(name) for name in picked], dtype=torch.int64, device=device)
         self._values = torch.from_numpy(np.stack(values)).to(device) if picked else None
-        whole = {name: units[name].toarray() for name in units if name not in picked}
-        self._whole = torch.tensor([self._names.index(name) for name in whole], dtype=torch.int64, device=device)
+        whole = {name: weights.toarray() for name, weights in units.items() if name not in picked}
+        self._whole = [self._names.index(name) for name in whole]
         self._counts = [len(rows) for rows in whole.values()]
-        sums = np.stack([np.asarray(weights.sum(axis=0)).reshape(-1) for weights in units.values()])
         self._rows = torch.from_numpy(np.concatenate([*whole.values(), sums])).float().to(device)
         self._found: dict[str, tuple[Tensor, Tensor]] = {}
-        self._name = ""
-        self._product: Tensor | None = None
 
     def add(self, name: str, product: Tensor) -> None:
-        """Inner products [R, R], float64, of the rows' gradients in a part of a parameter."""
-        if name != self._name or self._product is None:
-            self._flush()
-            self._name, self._product = name, product.clone()
-        else:
-            self._product += product
-
-    def result(self) -> ByParameter:
-        self._flush()
-        return _collect(self._names, self._found)
-
-    def _flush(self) -> None:
-        product, self._product = self._product, None
-        if product is None:
-            return
+        """Inner products [R, R], float64, of the rows' gradients in a parameter, or in a part of it."""
         none = product.new_zeros(len(self._names))
-        each, whole = self._found.setdefault(self._name, (none, none.clone()))
+        each, whole = self._found.setdefault(name, (none, none.clone()))
         if self._values is not None:
             each.index_add_(0, self._picked, self._values @ product[self._place])
         squares = ((self._rows @ product.float()) * self._rows).sum(dim=1).double()
@@ -99,6 +83,9 @@ class ExactUnitSums:
         for number, part in zip(self._whole, parts[:-1], strict=True):
             each[number] += part.sum()
         whole += parts[-1]
+
+    def result(self) -> ByParameter:
+        return _collect(self._names, self._found)
 
 
 class SketchedUnitSums:

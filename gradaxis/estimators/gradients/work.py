@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradaxis.estimators.gradients.budget import shape_of
-from gradaxis.estimators.gradients.choice import TOKENS_AT_ONCE, Problem, Way, exact_way, projected_way
+from gradaxis.estimators.gradients.choice import COMFORT, TOKENS_AT_ONCE, Problem, Way, exact_way, projected_way
 from gradaxis.estimators.gradients.hashes import Hashes
 from gradaxis.estimators.gradients.head import is_plain
 from gradaxis.estimators.gradients.metric import Roots, in_metric
@@ -98,7 +98,8 @@ class GramWork:
         )  # fmt: skip
         self.exact_way: Way
         self.projected_way: Way
-        self.exact_way, self.recomputed = exact_way(self.shape, self.problem, self.memory)
+        comfort = COMFORT if policy.device.type == "cpu" else None
+        self.exact_way, self.recomputed = exact_way(self.shape, self.problem, self.memory, comfort)
         self.projected_way, self.micro_batch = projected_way(self.shape, self.problem, self.memory, micro_batch)
 
     @property
@@ -122,6 +123,7 @@ class GramWork:
                 slow = instrumented.uncovered
                 instrumented.backward(coefficients, in_metric(sink, self._roots))
             add_rest(policy, self._inputs, self._sequence, coefficients, slow, in_metric(sink, self._roots))
+            sink.finish()
         index = self._sequence * self._size + self._pattern
         along = sink.directions.new_zeros(count, len(self._directions)).index_copy(0, index, sink.directions)
         energy = {name: value.new_zeros(count).index_copy(0, index, value) for name, value in sink.energy.items()}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gradaxis.errors import GradaxisError, InputError
+from gradaxis.estimators.memory import memory_left, rows_that_fit, scoring_bytes
 from gradaxis.estimators.policies.forward import output_head, sequence_quantities
 from gradaxis.estimators.policies.inputs import ModelInputs, build_inputs
 from gradaxis.estimators.policies.loading import (
@@ -23,7 +24,6 @@ from gradaxis.estimators.policies.loading import (
     parse_dtype,
     refuse_pickled_weights,
 )
-from gradaxis.estimators.memory import memory_left, rows_that_fit, scoring_bytes
 from gradaxis.estimators.policies.selection import select_parameters
 from gradaxis.estimators.quantities import check_quantities
 from gradaxis.estimators.rollouts.batch import RolloutBatch

@@ -148,7 +148,7 @@ def _strongest(results: Results) -> Finding | None:
 def _is_noise(results: Results, row: Measurement) -> bool:
     """Whether the method's gradient is not told from noise there: what turns it is then no news."""
     size = results.find(SQUARED_MEAN, row.method, row.point)
-    return size is not None and size.verdict == "unresolved"
+    return size is not None and not results.family.clear(size, 0.0)
 
 
 def _origins(card: Card) -> tuple[str, ...]:

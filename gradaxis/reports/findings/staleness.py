@@ -62,12 +62,9 @@ def staleness_finding(results: Results) -> Finding | None:
 
 
 def clipped_shares(results: Results, point: str) -> dict[str, float]:
-    """For each method with a trust region the share of tokens that it changes, summed over signs and sides."""
-    shares: dict[str, float] = {}
-    for row in results.select(CLIPPED, point=point):
-        if row.estimate is not None and is_number(row.estimate):
-            shares[row.method] = shares.get(row.method, 0.0) + row.estimate
-    return shares
+    """For each method with a trust region the share of tokens that it changes, whatever the sign and the bound."""
+    rows = results.select(CLIPPED, point=point, part="")
+    return {row.method: row.estimate for row in rows if row.estimate is not None and is_number(row.estimate)}
 
 
 def _shorter_steps(results: Results, point: str) -> str:

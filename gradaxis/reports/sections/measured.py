@@ -13,7 +13,10 @@ from gradaxis.reports.metrics import COSINE
 from gradaxis.reports.points import name_point
 from gradaxis.reports.results import Results
 
-FLAGS = {"policy": "model"}
+FLAGS = {"policy": "model", "functionals": "functional"}
+REPEATED = ("functionals",)
+"""Fields whose flag is given once for each value."""
+
 NOT_ASKED = {"fingerprint"}
 
 
@@ -27,6 +30,7 @@ def measured_section(results: Results) -> Section:
         ("methods", f"{len(results.methods)}: {format_list([clean_text(label) for label in results.methods])}"),
         ("target of bias", _targets(results)),
         ("gradients", _gradients(results)),
+        ("directions", _directions(results)),
         ("sampling", _sampling(results.config)),
         ("seed", clean_text(results.config.get("seed", ""))),
         ("versions", _versions(results.provenance)),
@@ -56,7 +60,9 @@ def command_of(config: dict[str, Any]) -> str:
         field = ExperimentConfig.model_fields.get(name)
         if (is_demo and name in demo) or (field is not None and value == _plain(field.default)) or value is None:
             continue
-        words += _flag(FLAGS.get(name, name).replace("_", "-"), value)
+        flag = FLAGS.get(name, name).replace("_", "-")
+        for one in value if name in REPEATED else (value,):
+            words += _flag(flag, one)
     return shlex.join([*words, *([] if is_demo else ["--output", "results"])])
 
 
@@ -107,6 +113,17 @@ def _gradients(results: Results) -> str:
     text = f"inner products of per-prompt gradients, {how}"
     params = results.config.get("params")
     return f"{text}; parameters: {clean_text(params)}" if params else text
+
+
+def _directions(results: Results) -> str:
+    """Whose directions inner products speak of: plain steps, or Adam's."""
+    points = (results.provenance.get("points") or {}).values()
+    kinds = [product for point in points if (product := (point.get("gram") or {}).get("inner_product"))]
+    if not kinds:
+        return ""
+    if kinds[0].get("kind") != "adam":
+        return "those of plain gradient steps (SGD); --optimizer-state weighs them by Adam's second moments"
+    return f"weighed by Adam's second moments from {clean_text(kinds[0].get('file', ''))}"
 
 
 def _with_gradients(results: Results) -> list[Measurement]:

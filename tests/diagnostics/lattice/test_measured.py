@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradaxis.diagnostics.lattice import BEND, GAIN, NOISE
+from gradaxis.diagnostics.lattice import BEND, GAIN, NOISE, leave_outs
 from gradaxis.diagnostics.lattice.hybrids import mix, subsets
 from gradaxis.diagnostics.statistics import jackknife_interval
 from gradaxis.diagnostics.variants import task_part, unbiased_reference
@@ -195,3 +195,14 @@ def units_at(listing, estimator, batch, position):
     left = [at(batch.rows(torch.nonzero(batch.prompt != number).squeeze(1))) for number in range(n)]
     rows = np.stack([n * whole - (n - 1) * one for one in left])
     return rows - rows.mean(axis=0) + whole
+
+
+def test_leaving_units_out_at_once_is_leaving_their_rows_away(listings, naive, registry, monkeypatch):
+    listing = listings("shared-rows", True)
+    batch = naive.draw(listing, prompts=16, groups=1, size=4, seed=2)
+    at_once = naive.evidence(listing, batch, [registry.method("reinforce-plus-plus")], registry, exact=False)
+    monkeypatch.setattr(leave_outs, "AGREES", -1.0)  # nothing agrees, so that every rest is computed by itself
+    one_by_one = naive.evidence(listing, batch, [registry.method("reinforce-plus-plus")], registry, exact=False)
+    for name, values in at_once.measured.values.items():
+        expected = one_by_one.measured.values[name]
+        assert values.spread == pytest.approx(expected.spread, rel=1e-8, abs=1e-8, nan_ok=True)

@@ -95,6 +95,10 @@ def test_as_few_layers_run_again_as_fit() -> None:
     some, again = exact_way(SMALL, PROBLEM, plenty.bytes - 1)
     assert again == 1
     assert some.bytes < plenty.bytes
+    comfortable, most = exact_way(SMALL, PROBLEM, 10**12, comfort=4 * 10**9)
+    assert 0 < most < 30
+    assert comfortable.bytes <= 4 * 10**9
+    assert exact_way(SMALL, PROBLEM, some.bytes, comfort=1)[1] == 1  # where it cannot, it takes what there is
     nothing, every = exact_way(SMALL, PROBLEM, 0)
     assert every == 30
     assert nothing.bytes > 0
