@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from calibration_study import Batch, Statistic
 
@@ -28,6 +29,8 @@ from gradaxis.diagnostics.statistics import (
     squared_mean,
     trace_covariance,
 )
+
+CHANGE, PRODUCT = "change of the cosine", "inner product with a functional's gradient"
 
 
 def _root(value: float) -> float:
@@ -84,7 +87,7 @@ def statistics_of(labels: Mapping[str, str]) -> list[Statistic]:
     `p` has the noise of `a` and a mean along the reference's: its cosine is 1, the edge of what a cosine can be.
     """
     pair = f"{labels['a']} beside {labels['b']}"
-    return [
+    found = [
         *_of_one("a", labels["a"]),
         *_of_one("b", labels["b"]),
         Statistic("gain", lambda b: gain_of_means(b("a", "t"), b("t")), lambda t: t.inner("a", "t") / t.inner("t", "t"),
@@ -113,11 +116,11 @@ def statistics_of(labels: Mapping[str, str]) -> list[Statistic]:
                   lambda b: (_root(trace_covariance(b("a"))) * inner_of_means(b("b", "t")),
                              _root(trace_covariance(b("b"))) * inner_of_means(b("a", "t"))),
                   lambda value: max(value, 0.0) ** 2),
-        Statistic("change of the cosine",
+        Statistic(CHANGE,
                   lambda b: cosine_change_of_means(b("a"), b("b"), b("t"), b("a", "t"), b("b", "t")),
                   lambda t: t.cosine("b", "t") - t.cosine("a", "t"),
                   lambda b: (_cosine(b, "b") - _cosine(b, "a"),)),
-        Statistic("inner product with a functional's gradient", lambda b: inner_product(b("a", "f")),
+        Statistic(PRODUCT, lambda b: inner_product(b("a", "f")),
                   lambda t: t.inner("a", "f"), lambda b: (inner_of_means(b("a", "f")),)),
         Statistic("entropy price", lambda b: ratio_of_inner_products(-b("a", "h"), b("a", "t")),
                   lambda t: -t.inner("a", "h") / t.inner("a", "t"),
@@ -128,3 +131,5 @@ def statistics_of(labels: Mapping[str, str]) -> list[Statistic]:
                   shifts=False),
         _plain("mean reward", "reward"),
     ]  # fmt: skip
+    differences = [one for one in found if one.name in (CHANGE, PRODUCT)]
+    return found + [replace(one, name=f"{one.name}: its sign", signed=True, powered=False) for one in differences]

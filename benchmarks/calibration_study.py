@@ -78,7 +78,8 @@ class Statistic:
 
     `parts` are what its interval is made of on the scale where it is made: one number (plus and minus), or two (a
     ratio); `back` maps that scale to the number's own. `signed`: the verdict is whether it is clear of zero.
-    `shifts`: whether it depends on B/n.
+    `shifts`: whether it depends on B/n. `powered`: whether B/n sets how often there is a verdict; for the sign of a
+    difference the difference does.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Statistic:
     back: Callable[[float], float] = float
     signed: bool = False
     shifts: bool = True
+    powered: bool = True
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class Outcome:
     width: float
     missing: int
     shifts: bool = True
+    powered: bool = True
 
     @property
     def failures(self) -> list[str]:
@@ -112,7 +115,7 @@ class Outcome:
         found += ["coverage"] if self.cover < COVER else []
         found += ["coverage given a verdict"] if self.shown >= FEW and self.cover_given < COVER_GIVEN else []
         if self.noise <= LOUD:
-            found += ["verdicts"] if self.shown < SHOWN else []
+            found += ["verdicts"] if self.powered and self.shown < SHOWN else []
             found += ["width"] if self.width > WIDE else []
         return found
 
@@ -130,7 +133,7 @@ def study(coupling: str, statistics: Sequence[Statistic], cell: Cell, level: flo
     for one, estimates, made in zip(statistics, found, parts, strict=True):
         numbers, true = np.array(made) if made else None, one.truth(cell.truth)
         outcome = measure(coupling, one.name, estimates, true, numbers, one.back, cell.truth.n, level, one.signed)
-        outcomes.append(replace(outcome, shifts=one.shifts))
+        outcomes.append(replace(outcome, shifts=one.shifts, powered=one.powered))
     return outcomes
 
 

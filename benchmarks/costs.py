@@ -27,9 +27,9 @@ import torch
 from backends_page import backends_page
 from cost_subjects import Subject, embedded_subject, probe_arguments, smollm2_subject
 
-from gradaxis.diagnostics.build import Plan, plan_evidence
 from gradaxis.diagnostics.combinations import Half, halves_of, score_combinations
 from gradaxis.diagnostics.evidence import REFERENCE
+from gradaxis.diagnostics.plan import Plan, plan_evidence
 from gradaxis.diagnostics.quadratic_form import Target
 from gradaxis.diagnostics.storage import atomic_path
 from gradaxis.estimators.gradients import Gram, Patterns, build_patterns, compute_gram

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from gradaxis.diagnostics.build import TOLERATED
+from gradaxis.diagnostics.plan import TOLERATED
 from gradaxis.diagnostics.quadratic_form import NUMBERS, QuadraticForm, Target
 from gradaxis.diagnostics.statistics.moments import Array
 from gradaxis.diagnostics.units import units_of
@@ -191,7 +192,7 @@ def _express(
     return weights.flatten(1), residual.amax(dim=1).numpy()
 
 
-def _rests(batch: RolloutBatch, units: Array) -> list[tuple[RolloutBatch, Tensor]]:
+def _rests(batch: RolloutBatch, units: NDArray[np.int64]) -> list[tuple[RolloutBatch, Tensor]]:
     """The batch without each prompt in turn, with the numbers of the rows that are left."""
     left = [torch.from_numpy(np.flatnonzero(units != unit)) for unit in range(int(units.max()) + 1)]
     return [(batch.rows(rows), rows) for rows in left]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradaxis.diagnostics.build import GramNumbers
+from gradaxis.diagnostics.complete import GramNumbers
 from gradaxis.diagnostics.evidence import ByParameter
 from gradaxis.diagnostics.statistics.moments import Array
 from gradaxis.diagnostics.storage import atomic_path

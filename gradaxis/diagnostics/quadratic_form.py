@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradaxis.diagnostics.statistics.moments import Array
@@ -34,7 +35,7 @@ class Target:
 class QuadraticForm:
     """Quadratic forms of many combinations at once. Unit j of weights w is n times w on the rows of prompt j."""
 
-    def __init__(self, matrix: Tensor, units: Array, size: int, target: Target) -> None:
+    def __init__(self, matrix: Tensor, units: NDArray[np.int64], size: int, target: Target) -> None:
         self.units, self.n = units, int(units.max()) + 1
         prompt = torch.from_numpy(units).repeat_interleave(size)
         self._matrix, self._own = matrix, torch.where(prompt[:, None] == prompt, matrix, 0.0)

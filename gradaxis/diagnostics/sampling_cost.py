@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from gradaxis.diagnostics.candidates import Candidate
 from gradaxis.diagnostics.statistics import Array
@@ -62,7 +63,7 @@ def refills(candidate: Candidate) -> bool:
     return any(placed.declaration.law == REFILLED for placed in candidate.method.slots["sampling"])
 
 
-def kept_share(candidate: Candidate, batch: RolloutBatch, units: Array) -> Kept:
+def kept_share(candidate: Candidate, batch: RolloutBatch, units: NDArray[np.int64]) -> Kept:
     """The share of groups of these rollouts of which the method's selection keeps anything.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from gradaxis.diagnostics.build import Plan, complete_evidence, layer_units, plan_evidence, without_model
+from gradaxis.diagnostics.complete import complete_evidence, layer_units
 from gradaxis.diagnostics.config import EXACT_CRITIC, ExperimentConfig
 from gradaxis.diagnostics.evidence import Evidence
 from gradaxis.diagnostics.exact_functionals import Exact, ExactKey, exact_functionals
@@ -20,6 +20,7 @@ from gradaxis.diagnostics.gram_file import names_of, read_facts, read_gram, writ
 from gradaxis.diagnostics.inner_steps import take_steps
 from gradaxis.diagnostics.memory import release_memory
 from gradaxis.diagnostics.models import load_model, load_values
+from gradaxis.diagnostics.plan import Plan, plan_evidence, without_model
 from gradaxis.diagnostics.points import ENGINE, FRESH, INNER, STALE
 from gradaxis.diagnostics.provenance import Clock
 from gradaxis.diagnostics.samplers import (

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradaxis.diagnostics.build import DIRECTION_ENTROPY, PROMPT
+from gradaxis.diagnostics.complete import DIRECTION_ENTROPY, PROMPT
 from gradaxis.estimators.policies import (
     HuggingFacePolicy,
     Outcomes,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradaxis.diagnostics.build import complete_evidence, plan_evidence
+from gradaxis.diagnostics.complete import complete_evidence
 from gradaxis.diagnostics.efficiency import (
     direction_of,
     efficiency_of,
@@ -21,6 +21,7 @@ from gradaxis.diagnostics.efficiency import (
 )
 from gradaxis.diagnostics.evidence import Evidence
 from gradaxis.diagnostics.geometry import Asked
+from gradaxis.diagnostics.plan import plan_evidence
 from gradaxis.diagnostics.probes import efficiency
 from gradaxis.diagnostics.statistics import Given, Strata
 from gradaxis.diagnostics.testbeds import draw, exact_directions, exact_numbers, gram_numbers, load_testbed

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from gradaxis.diagnostics.build import plan_evidence, without_model
 from gradaxis.diagnostics.evidence import ENTROPY, EXACT, REFERENCE
 from gradaxis.diagnostics.models import load_model
+from gradaxis.diagnostics.plan import plan_evidence, without_model
 from gradaxis.diagnostics.variants import hybrids, replace_slots, task_part, unbiased_reference
 from gradaxis.errors import InputError
 from gradaxis.estimators import compile

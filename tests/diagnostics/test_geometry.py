@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gradaxis.diagnostics import ExperimentConfig, run_experiment
-from gradaxis.diagnostics.build import complete_evidence, plan_evidence
+from gradaxis.diagnostics.complete import complete_evidence
 from gradaxis.diagnostics.evidence import EXACT, Evidence
 from gradaxis.diagnostics.geometry import Asked, Geometry, Pairs, evenly, in_micro_batches_of, steps_of
 from gradaxis.diagnostics.measurements import read_measurements
+from gradaxis.diagnostics.plan import plan_evidence
 from gradaxis.diagnostics.probes import efficiency
 from gradaxis.diagnostics.testbeds import draw, exact_directions, exact_numbers, gram_numbers, load_testbed
 from gradaxis.diagnostics.variants import task_part

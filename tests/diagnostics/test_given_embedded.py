@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gradaxis.diagnostics.build import GramNumbers, complete_evidence, plan_evidence
+from gradaxis.diagnostics.complete import GramNumbers, complete_evidence
+from gradaxis.diagnostics.plan import plan_evidence
 from gradaxis.diagnostics.probes import bias, entropy, slots
 from gradaxis.diagnostics.truth import exact_directions
 from gradaxis.estimators import compile

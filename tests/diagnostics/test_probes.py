@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from gradaxis.diagnostics.build import plan_evidence, without_model
 from gradaxis.diagnostics.evidence import EXACT, REFERENCE, Products
 from gradaxis.diagnostics.measurements import FINDINGS
 from gradaxis.diagnostics.models import load_model
+from gradaxis.diagnostics.plan import plan_evidence, without_model
 from gradaxis.diagnostics.probes import (
     PROBES,
     agreement,

@@ -169,7 +169,8 @@ def test_aggregation_divides_by_counted_sequences_only() -> None:
     assert aggregate_tokens(weight, MASK, kept, None, None, **arguments)[0, 0].item() == pytest.approx(1 / 3)
     assert aggregate_tokens(weight, MASK, kept | True, None, None, **arguments)[0, 0].item() == pytest.approx(1 / 4)
     nobody = torch.zeros(2, dtype=torch.bool)
-    assert aggregate_tokens(0 * weight, MASK, nobody, None, None, **arguments).tolist() == torch.zeros_like(LOGP).tolist()
+    nothing = aggregate_tokens(0 * weight, MASK, nobody, None, None, **arguments)
+    assert nothing.tolist() == torch.zeros_like(LOGP).tolist()
 
 
 def test_aggregation_refuses_what_it_is_not_told() -> None:

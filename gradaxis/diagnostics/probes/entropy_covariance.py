@@ -10,6 +10,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradaxis.diagnostics.evidence import Evidence
 from gradaxis.diagnostics.measurements import Measurement, not_assessed
@@ -46,7 +47,7 @@ def covariances(evidence: Evidence) -> list[Measurement]:
     return rows
 
 
-def _of_method(row: Measurement, logp: Array, advantage: Array, units: Array, n: int) -> list[Measurement]:
+def _of_method(row: Measurement, logp: Array, advantage: Array, units: NDArray[np.int64], n: int) -> list[Measurement]:
     rows = [fill(row, covariance(logp, advantage, units, n), JACKKNIFE)]
     base = replace(row, metric="covariance_top_share", unit="share of the positive covariance")
     positive = np.maximum((logp - logp.mean()) * (advantage - advantage.mean()), 0.0)
@@ -60,7 +61,7 @@ def _of_method(row: Measurement, logp: Array, advantage: Array, units: Array, n:
     return rows
 
 
-def covariance(first: Array, second: Array, units: Array, n: int) -> Estimate:
+def covariance(first: Array, second: Array, units: NDArray[np.int64], n: int) -> Estimate:
     """The covariance over tokens with a jackknife over prompts. Args: values of tokens [K], their prompts [K], n."""
 
     def sums(values: Array) -> Array:

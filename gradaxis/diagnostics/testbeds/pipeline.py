@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradaxis.diagnostics.build import DIRECTION_ENTROPY, PROMPT, GramNumbers, complete_evidence, plan_evidence
+from gradaxis.diagnostics.complete import DIRECTION_ENTROPY, PROMPT, GramNumbers, complete_evidence
 from gradaxis.diagnostics.evidence import Evidence
+from gradaxis.diagnostics.plan import plan_evidence
 from gradaxis.errors import InputError
 from gradaxis.estimators.gradients import Patterns
 from gradaxis.estimators.policies import Listing, expected_reward, silent_group_probability

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gradaxis.diagnostics.build import complete_evidence, plan_evidence
+from gradaxis.diagnostics.complete import complete_evidence
 from gradaxis.diagnostics.exact_functionals import listed_functionals
+from gradaxis.diagnostics.plan import plan_evidence
 from gradaxis.diagnostics.testbeds import draw, exact_directions, gram_numbers
 from gradaxis.estimators.policies import TabularPolicy, build_space, list_tabular
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from gradaxis.diagnostics.build import complete_evidence, plan_evidence
+from gradaxis.diagnostics.complete import complete_evidence
 from gradaxis.diagnostics.functionals import Source
 from gradaxis.diagnostics.kl_choices import CHOICES, choice_totals
 from gradaxis.diagnostics.kl_operators import penalties
+from gradaxis.diagnostics.plan import plan_evidence
 from gradaxis.diagnostics.probes import entropy, kl
 from gradaxis.diagnostics.testbeds import draw, gram_numbers
 from gradaxis.estimators.policies import TabularPolicy, build_space, list_tabular

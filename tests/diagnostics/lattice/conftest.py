@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from gradaxis.diagnostics.build import complete_evidence, plan_evidence
+from gradaxis.diagnostics.complete import complete_evidence
 from gradaxis.diagnostics.evidence import Evidence
+from gradaxis.diagnostics.plan import plan_evidence
 from gradaxis.diagnostics.testbeds import draw, exact_directions, gram_numbers, load_testbed
 from gradaxis.estimators import CompiledEstimator
 from gradaxis.estimators.policies import Listing

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from gradaxis.diagnostics import build
-from gradaxis.diagnostics.build import plan_evidence, without_model
 from gradaxis.diagnostics.lattice import BEND, GAIN, NOISE
 from gradaxis.diagnostics.lattice.hybrids import differing_slots, mix, subsets
+from gradaxis.diagnostics.plan import plan_evidence, without_model
 from gradaxis.diagnostics.probes import attribution
 from gradaxis.diagnostics.variants import task_part
 from gradaxis.estimators import compile

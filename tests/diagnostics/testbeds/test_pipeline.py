@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from gradaxis.diagnostics.build import DIRECTION_ENTROPY, PROMPT
+from gradaxis.diagnostics.complete import DIRECTION_ENTROPY, PROMPT
 from gradaxis.diagnostics.evidence import EXACT, EXACT_ENTROPY, REFERENCE
 from gradaxis.diagnostics.probes import PROBES
 from gradaxis.diagnostics.testbeds import (
