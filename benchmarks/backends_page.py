@@ -13,8 +13,8 @@ def backends_page() -> str:
         "Written by `python benchmarks/costs.py` from the formulas by which a backend is chosen "
         "(`gradaxis/estimators/gradients/budget.py`), model included. Sequences are 1,024 tokens long, 512 of them the "
         "answer. *Exact* holds all N·B gradients in one backward pass, with every layer run again; *projected* goes "
-        "one sequence and one pattern at a time and keeps 8,192 columns a gradient. What is the largest of the models "
-        "named depends on N and B for the exact way only.",
+        "one sequence and one pattern at a time and keeps 8,192 columns a gradient, so "
+        "that N and B hardly matter there. Named is the largest of twelve published models.",
         "",
         "| way | what counts | N | B | weights | 24 GB | 80 GB |",
         "|---|---|---|---|---|---|---|",

@@ -28,9 +28,8 @@ from gradaxis.estimators.policies.exact import (
     effective_share,
     exact,
     expected_reward,
-    silent_group_probability,
-    success_rate,
 )
+from gradaxis.estimators.policies.functionals import silent_group_probability, success_rate
 from gradaxis.estimators.rollouts.arithmetic import ArithmeticTask, all_problems
 from gradaxis.estimators.rollouts.encoding import encode_prompt
 from gradaxis.estimators.rollouts.items import PromptItem

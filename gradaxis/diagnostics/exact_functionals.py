@@ -135,4 +135,3 @@ class _Sums:
                 slope = {name: (slope[name] - values[one.name] * less[name]) / bottom for name in slope}
             directions[direction_name(one.name)] = slope
         return Exact(values, directions)
-

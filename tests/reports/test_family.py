@@ -22,7 +22,7 @@ def test_p_of_a_t_interval_is_that_of_the_t_test() -> None:
     test = stats.ttest_1samp(values, 0.0)
     interval = test.confidence_interval(0.95)
     row = _row(float(values.mean()), (interval.high - interval.low) / 2)
-    assert p_against(row, 0.0) == pytest.approx(test.pvalue, rel=1e-9)
+    assert p_against(row, 0.0) == pytest.approx(test.pvalue, rel=1e-9)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_p_is_below_five_percent_exactly_where_the_interval_excludes() -> None:
@@ -47,8 +47,8 @@ def test_points_are_compared_as_independent_means() -> None:
 def test_cut_is_that_of_benjamini_and_hochberg() -> None:
     # p = .001, .012, .03 and .2 of four: .012 ≤ .05·2/4 holds and .03 ≤ .05·3/4 too, .2 ≤ .05 fails. The cut is .03.
     wanted = (0.001, 0.012, 0.03, 0.2)
-    t = [stats.t.isf(p / 2, 23) for p in wanted]
-    rows = [_row(value, stats.t.isf(0.025, 23)) for value in t]
+    t = [float(stats.t.isf(p / 2, 23)) for p in wanted]
+    rows = [_row(value, float(stats.t.isf(0.025, 23))) for value in t]
     family = family_of(rows)
     assert family.tests == 4
     assert family.cut == pytest.approx(0.03, rel=1e-6)

@@ -1,5 +1,8 @@
 """The rows of attribution, against exact values of every hybrid from a list of all groups."""
 
+# pyright: reportOptionalOperand=false, reportOperatorIssue=false, reportArgumentType=false, reportCallIssue=false
+# A row without its number fails the test, which is as it should be.
+
 from __future__ import annotations
 
 from collections import defaultdict

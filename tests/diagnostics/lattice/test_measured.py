@@ -78,8 +78,8 @@ def test_a_hidden_gain_is_unresolved_where_its_interval_holds_zero(listings, nai
             units = naive.units(listing, stripped, batch, task=True)
             ends = []
             for one in (units, target):
-                left = np.array([average_over_pairs(without(one, j), without(target, j)) for j in range(8)])
-                ends.append(jackknife_interval(average_over_pairs(one, target), left).low)
+                left = np.array([float(average_over_pairs(without(one, j), without(target, j))) for j in range(8)])
+                ends.append(jackknife_interval(float(average_over_pairs(one, target)), left).low)
             number = found.measured.plan.cells[name].task
             assert (number in values.unresolved) == (min(ends) <= 0)
             hidden += number in values.unresolved
@@ -177,7 +177,7 @@ def test_parts_by_position_are_those_of_explicit_gradients_and_add_up(listings, 
     estimator = compile(registry.method("dapo"))
     for place, part in enumerate(parts.values()):
         here = units_at(listing, estimator, batch, place)
-        every = sum(units_at(listing, estimator, batch, at) for at in range(3))
+        every = np.sum([units_at(listing, estimator, batch, at) for at in range(3)], axis=0)
         covariance = ((here - here.mean(axis=0)) * (every - every.mean(axis=0))).sum() / 15
         assert part.trace_covariance() == pytest.approx(covariance, rel=1e-6)
         assert part.inner_of_means() == pytest.approx(average_over_pairs(here, every), rel=1e-5)

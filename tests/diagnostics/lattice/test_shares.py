@@ -1,5 +1,8 @@
 """Shares of noise and signal, against vectors written out."""
 
+# pyright: reportOptionalOperand=false, reportOperatorIssue=false, reportArgumentType=false, reportCallIssue=false
+# A row without its number fails the test, which is as it should be.
+
 from __future__ import annotations
 
 from dataclasses import replace
