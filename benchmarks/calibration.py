@@ -91,9 +91,9 @@ made in this way, and `--seed` makes another.
 
 ## Where the bar is not met, and why
 
-- *Ratio of noise at n = 8, a heavy-tailed method beside a light one; at times tr Σ of the former.* Eight units seldom
-  hold one of the large ones that make up much of the noise, and nothing in such a batch tells. The ratio of two light
-  methods holds at n = 8, and both do from n = 32 on.
+- *Ratio of noise at n = 8, a heavy-tailed method beside a light one; on other policies also tr Σ of the former and
+  what is made of it.* Eight units seldom hold one of the large ones that make up much of the noise, and nothing in such
+  a batch tells. The ratio of two light methods holds at n = 8, and both do from n = 32 on.
 - *Effective rank.* A ratio of moments of fourth order. With eight units it is hardly known at all, and the intervals
   say so by their width; with 32 heavy-tailed ones they cover a little too seldom.
 - *A cosine whose true value is 1.* At the edge the error is all of second order, which the jackknife counts twice: the

@@ -111,7 +111,8 @@ def _compare(
         reference = evidence.of(REFERENCE)
         crosses = evidence.of(bare, REFERENCE), evidence.of(own, REFERENCE)
         change = cosine_change_of_means(products[1], products[0], reference, *crosses)
-    noise = ratio_at_equal_gain(*products, gain_along(evidence, own), gain_along(evidence, bare))
+    gains = gain_along(evidence, own), gain_along(evidence, bare)
+    noise = ratio_at_equal_gain(*products, *gains, (evidence.scale(own), evidence.scale(bare)))
     return [
         _effect(bases[0], effect, f"{how}, of the logarithm"),
         _change(bases[1], change, how, hidden),

@@ -78,12 +78,14 @@ def _effects(evidence: Evidence, label: str, slot: str, other: str, base: Measur
     problem = evidence.too_few_units(label)
     if problem:
         return [*rows, replace(noise, verdict="unresolved", reason=problem)]
-    ratio = ratio_of_noise(*products[:2])
+    scales = evidence.scale(own), evidence.scale(hybrid)
+    ratio = ratio_of_noise(*products[:2], scales)
     if evidence.target is not None:
-        equal = ratio_at_equal_gain(*products[:2], gain_along(evidence, own), gain_along(evidence, hybrid))
+        gains = gain_along(evidence, own), gain_along(evidence, hybrid)
+        equal = ratio_at_equal_gain(*products[:2], *gains, scales)
         if equal.resolved:
             ratio, noise = equal, replace(noise, part="at equal gain")
-    how = "95 %, jackknife over prompts of its logarithm, paired"
+    how = "95 %, jackknife over prompts of its power −1/3, corrected for skewness, paired"
     return [*rows, fill(noise, ratio, how, "one of the two has no noise")]
 
 

@@ -13,6 +13,7 @@ from gradaxis.diagnostics.statistics import (
     Leave,
     Residual,
     component,
+    expand_inner,
     inner_of_means,
     leave_out_inner,
     remove_noise,
@@ -76,4 +77,4 @@ def gain_along(evidence: Evidence, key: Key) -> Leave:
         values = values_along(evidence, key, EXACT)
         return Leave(float(values.mean()), (values.sum() - values) / (len(values) - 1))
     cross = evidence.of(key, evidence.target)
-    return Leave(inner_of_means(cross), leave_out_inner(cross))
+    return Leave(inner_of_means(cross), leave_out_inner(cross), expand_inner(cross).second)

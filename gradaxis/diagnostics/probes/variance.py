@@ -27,6 +27,7 @@ METRICS = ("squared_mean", "noise", "critical_batch_size", "snr")
 FAILURE = "gradient-variance"
 JACKKNIFE = "95 %, jackknife over prompts"
 FIELLER = "95 %, Fieller's interval from a jackknife over prompts"
+POWER = " of its power −1/3, corrected for skewness"
 
 
 def measure(evidence: Evidence) -> list[Measurement]:
@@ -53,11 +54,12 @@ def measure(evidence: Evidence) -> list[Measurement]:
 
 def _of_method(evidence: Evidence, label: str) -> list[Measurement]:
     products = evidence.of(evidence.key(label))
-    signal, spread = squared_mean(products), noise(products)
+    scale = evidence.scale(evidence.key(label))
+    signal, spread = squared_mean(products), noise(products, scale)
     if spread.value <= 0:
         reason = "every unit gradient is the same, or zero: nothing to measure"
         return [not_assessed(start(evidence, PROBE, metric, label, failure=FAILURE), reason) for metric in METRICS]
-    size = critical_batch_size(products)
+    size = critical_batch_size(products, scale)
     base = start(evidence, PROBE, "", label, failure=FAILURE)
     square = "squared gradient"
     first = fill(replace(base, metric=METRICS[0], unit=square), signal, JACKKNIFE)
@@ -67,7 +69,7 @@ def _of_method(evidence: Evidence, label: str) -> list[Measurement]:
                  "|G|² is not clear of zero: the data give a smallest size only")  # fmt: skip
     return [
         first,
-        fill(replace(base, metric=METRICS[1], unit=square), spread, JACKKNIFE + " of its logarithm"),
+        fill(replace(base, metric=METRICS[1], unit=square), spread, JACKKNIFE + POWER),
         batch,
         _signal_to_noise(replace(base, metric=METRICS[3], unit="ratio"), size, evidence.n),
         _to_resolve(replace(base, metric="prompts_to_resolve", unit="prompts"), units_to_resolve(products), evidence.n),
@@ -112,15 +114,16 @@ def _beside_another(evidence: Evidence, label: str) -> list[Measurement]:
         if other == label or other is None or evidence.too_few_units(other):
             continue
         own, theirs = evidence.of(evidence.key(label)), evidence.of(evidence.key(other))
+        scales = evidence.scale(evidence.key(label)), evidence.scale(evidence.key(other))
         base = start(evidence, PROBE, "noise_ratio", label, compared_with=other, unit="ratio", failure=FAILURE)
-        rows.append(fill(base, ratio_of_noise(own, theirs), JACKKNIFE + " of its logarithm, paired",
+        rows.append(fill(base, ratio_of_noise(own, theirs, scales), JACKKNIFE + f"{POWER}, paired",
                          "one of the two has no noise"))  # fmt: skip
         if evidence.target is None:
             continue
         gains = [gain_along(evidence, evidence.key(name)) for name in (label, other)]
-        ratio = ratio_at_equal_gain(own, theirs, gains[0], gains[1])
+        ratio = ratio_at_equal_gain(own, theirs, gains[0], gains[1], scales)
         row = replace(base, metric="noise_ratio_at_equal_gain")
-        rows.append(fill(row, ratio, JACKKNIFE + " of its logarithm, paired", "a gain is not clear of zero"))
+        rows.append(fill(row, ratio, JACKKNIFE + f"{POWER}, paired", "a gain is not clear of zero"))
     return rows
 
 

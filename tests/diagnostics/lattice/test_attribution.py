@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradaxis.diagnostics import build
+from gradaxis.diagnostics import plan as planning
 from gradaxis.diagnostics.lattice import BEND, GAIN, NOISE
 from gradaxis.diagnostics.lattice.hybrids import differing_slots, mix, subsets
 from gradaxis.diagnostics.plan import plan_evidence, without_model
@@ -227,7 +227,7 @@ def test_few_prompts_leave_hybrids_that_couple_the_batch_unresolved(listing, nai
 
 def test_hybrids_outside_the_stored_patterns_are_skipped_with_the_reason(listing, naive, registry, monkeypatch):
     """Where answers are long, further patterns would cost further backward passes."""
-    monkeypatch.setattr(build, "SHORT", 0)
+    monkeypatch.setattr(planning, "SHORT", 0)
     batch = naive.draw(listing, prompts=16, groups=1, size=4)
     found = naive.evidence(listing, batch, [registry.method("dr-grpo")], registry, exact=False)
     rows = rows_of(found, metric=f"shapley_{NOISE}", compared_with="grpo")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradaxis.diagnostics import build
+from gradaxis.diagnostics import plan as planning
 from gradaxis.diagnostics.evidence import WHOLE
 from gradaxis.diagnostics.probes import shares, variance
 
@@ -47,7 +47,7 @@ def test_shares_by_position_add_up_to_one(metric, found):
 
 
 def test_positions_outside_the_stored_patterns_are_not_assessed(listings, naive, registry, monkeypatch):
-    monkeypatch.setattr(build, "SHORT", 0)
+    monkeypatch.setattr(planning, "SHORT", 0)
     listing = listings("shared-rows", False)
     batch = naive.draw(listing, prompts=16, groups=1, size=4)
     found = naive.evidence(listing, batch, [registry.method("rloo")], registry, exact=False)
