@@ -23,7 +23,7 @@ TOKENS_AT_ONCE = {"cpu": 2**10, "cuda": 2**13}
 COMFORT = 4 * 10**9
 """Bytes on a CPU beyond which layers run again although memory is left: it is shared with everything else."""
 
-WORTH = 3.0
+WORTH = 2.0
 """An exact result may cost so many times a projected one."""
 
 NEGLIGIBLE_WORK = 2e12

@@ -60,6 +60,9 @@ class HuggingFacePolicy:
             parameter.requires_grad_(False)
         for parameter in self._selected.values():
             parameter.requires_grad_(True)
+        if memory is not None:  # weights that are mapped from a file count as used only once they have been read
+            for value in model.state_dict().values():
+                value.sum()
 
     @classmethod
     def load(
