@@ -11,7 +11,7 @@ import torch
 M_MMAP_THRESHOLD = -3
 """The number of this option in glibc's malloc.h."""
 
-LARGE = 4 * 2**20
+LARGE = 2**19
 """Bytes from which on a block is given back at once."""
 
 

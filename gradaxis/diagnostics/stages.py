@@ -218,10 +218,13 @@ class Stages:
                 batch = batch.with_columns({"old_logp": batch.columns["logp"]})
             elif config.rollouts is None or config.behavior is not None:
                 batch = score_columns(batch, old=load_sampler(config, self.folder, point))
+        release_memory()
         if config.reference is not None:
             reference = load_model(config, "reference")
             identities["ref_logp"] = reference.identity
             batch = score_columns(batch, reference=reference)
+            del reference
+            release_memory()
         if config.teacher is not None:
             teacher = load_model(config, "teacher")
             identities["teacher_logp"] = teacher.identity

@@ -59,7 +59,11 @@ class InstrumentedPass:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._sink = None
+        # The graph's nodes hold the taps, the taps this object, and this object the graph: a circle that the garbage
+        # collector does not see through. What is kept here is let go, or every pass would leave its activations behind.
+        for name in ("_sink", "_hidden", "_head", "_space"):
+            self.__dict__.pop(name, None)
+        self._looked.clear()
         self._stack.close()
 
     def backward(self, coefficients: Mapping[str, Tensor], sink: Sink, again: bool = False) -> None:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -76,6 +76,7 @@ def test_a_multiple_has_an_exact_ratio():
 
 @given(st.floats(0.1, 4), st.floats(0.2, 4), st.floats(0.05, 1), st.floats(0.05, 1), st.floats(-0.9, 0.9))
 def test_limits_of_symmetric_parts_give_fiellers_interval(a, b, reach_a, reach_b, correlation):
+    assume(abs(b - reach_b) > 1e-6)  # there the rounding of b² − reach² decides whether the set is bounded
     parts = (a, Interval(a - reach_a, a + reach_a)), (b, Interval(b - reach_b, b + reach_b))
     shared = correlation * reach_a * reach_b
     quantile = student(10)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from gradaxis.errors import GradaxisError, InputError
 from gradaxis.estimators.gradients import Patterns, build_patterns, compute_gram, gradient_of, self_test
+from gradaxis.estimators.gradients.passes import InstrumentedPass
 from gradaxis.estimators.gradients.sinks import Hashes
 from gradaxis.estimators.policies import HuggingFacePolicy, embedded_policy
 from gradaxis.estimators.rollouts import RolloutBatch
@@ -255,6 +258,29 @@ def test_the_self_test_passes_and_finds_a_backend_that_is_wrong(
     policy.model.model.layers[0].mlp.down_proj.register_forward_hook(lambda module, arguments, output: 2 * output)
     with pytest.raises(GradaxisError, match="disagree with autograd"):
         compute_gram(policy, batch, patterns)
+
+
+@pytest.mark.parametrize("mode", ["exact", "projected"])
+def test_no_pass_outlives_its_use(
+    mode: Any, tiny_policy: Make, tiny_batch: Make, random_total: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, batch = tiny_policy("llama"), tiny_batch()
+    passes: list[weakref.ref[InstrumentedPass]] = []
+    enter = InstrumentedPass.__enter__
+
+    def remember(self: InstrumentedPass) -> InstrumentedPass:
+        passes.append(weakref.ref(self))
+        return enter(self)
+
+    monkeypatch.setattr(InstrumentedPass, "__enter__", remember)
+    patterns = build_patterns([random_total(batch, 0)])
+    gc.disable()  # it runs when there are many objects, not when they are large
+    try:
+        compute_gram(policy, batch, patterns, mode=mode, columns=8, generator=torch.Generator(), micro_batch=2)
+        assert len(passes) >= 2  # the self-test and the work
+        assert all(reference() is None for reference in passes)
+    finally:
+        gc.enable()
 
 
 def test_no_coefficients_give_a_zero_matrix(tiny_policy: Make, tiny_batch: Make) -> None:
