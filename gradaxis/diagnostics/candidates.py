@@ -135,7 +135,7 @@ def ancestors(method: Method, registry: Registry) -> list[Method]:
     """The method's parent, the parent's parent, and so on."""
     found: list[Method] = []
     while (parent := (found[-1] if found else method).extends) is not None:
-        found.append(registry.methods[parent])
+        found.append(registry.method(parent))
     return found
 
 

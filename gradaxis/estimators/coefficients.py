@@ -44,11 +44,16 @@ class Parts(NamedTuple):
 def evaluate(method: Method, inputs: Inputs) -> Parts:
     """Evaluate every slot in the order in which data passes them. The scalars are differentiable in the quantities."""
     advantage = evaluate_reward(method.slots, method.streams, inputs)
-    return evaluate_trajectory(method.slots, advantage, inputs, method.label)
+    return evaluate_trajectory(method.slots, advantage, inputs)
 
 
-def evaluate_trajectory(slots: Slots, advantage: Advantage, inputs: Inputs, label: str) -> Parts:
-    """The trajectory slots, given what the reward side hands over. `label` names the method in errors."""
+def evaluate_trajectory(slots: Slots, advantage: Advantage, inputs: Inputs) -> Parts:
+    """The trajectory slots, given what the reward side hands over.
+
+    Which tokens divisors count is narrowed by operators of trust_region and token_weight that say
+    `statistics: kept`: those whose factor or weight is zero after them are left out, and a sequence that lost all of
+    its tokens so is not counted either.
+    """
     batch, mask = inputs.batch, inputs.mask
     a = advantage.value
 
@@ -57,39 +62,41 @@ def evaluate_trajectory(slots: Slots, advantage: Advantage, inputs: Inputs, labe
             return acting
         return torch.where(open_gate(placed.where, a, "token", advantage.outcome, batch), acting, otherwise)
 
-    weight = score_function(inputs.quantities["logp"], mask)
+    weight, counted_tokens = score_function(inputs.quantities["logp"], mask), mask
     for placed in slots["ratio"]:
         weight = apply(placed, inputs, {"weight": weight, "advantage": a})
     for placed in slots["trust_region"]:
-        changed: Weight = apply(placed, inputs, {"weight": weight, "advantage": a})
+        changed: Weight = apply(placed, inputs, {"weight": weight, "advantage": a, "counted_tokens": counted_tokens})
         if placed.where and changed.pooled is not weight.pooled:
             raise NotYetError(
                 f"trust_region.{placed.label}: a gate on an operator that undoes the pooling of the ratio"
             )
+        factor = gated(placed, _ones(changed.factor, a), _ones(weight.factor, a))
+        if placed.parameters.get("statistics") == "kept":
+            counted_tokens = counted_tokens & (factor != 0)
         weight = changed._replace(
-            value=gated(placed, changed.value, weight.value), slope=gated(placed, changed.slope, weight.slope)
-        )
-    if weight.pooled is not None and advantage.level != "sample":
-        raise NotYetError(
-            f"{label}: one ratio for the whole sequence with an advantage that differs between its tokens "
-            "is not computed yet"
-        )
+            value=gated(placed, changed.value, weight.value), slope=gated(placed, changed.slope, weight.slope),
+            factor=None if changed.factor is None and weight.factor is None else factor,
+        )  # fmt: skip
     token_weight = (mask & advantage.kept.unsqueeze(1)).to(a.dtype)
     for placed in slots["token_weight"]:
-        token_weight = gated(
-            placed, apply(placed, inputs, {"token_weight": token_weight, "advantage": a}), token_weight
-        )
-    flowing = {"token_weight": token_weight, "counted": advantage.counted, "advantage": a}
+        seen = {"token_weight": token_weight, "advantage": a, "weight": weight, "counted_tokens": counted_tokens}
+        token_weight = gated(placed, apply(placed, inputs, seen), token_weight)
+        if placed.parameters.get("statistics") == "kept":
+            counted_tokens = counted_tokens & (token_weight != 0)
+    emptied = mask.any(dim=1) & ~counted_tokens.any(dim=1)
+    flowing = {
+        "token_weight": token_weight, "counted": advantage.counted & ~emptied, "counted_tokens": counted_tokens,
+        "advantage": a, "weight": weight,
+    }  # fmt: skip
     coefficient = _aggregate(slots["aggregation"], inputs, flowing)
     terms = torch.zeros_like(a).sum()
     for placed in slots["terms"]:
         term = apply(placed, inputs, flowing)
         terms = terms + (coefficient * gated(placed, term, 0.0)).sum()
+    omega, reached = reach_tokens(weight, coefficient, a)
     return Parts(
-        policy=(coefficient * surrogate(weight, a)).sum(),
-        terms=terms,
-        omega=reach_tokens(weight, coefficient).detach(),
-        advantage=a,
+        policy=(coefficient * surrogate(weight, a)).sum(), terms=terms, omega=omega.detach(), advantage=reached.detach()
     )
 
 
@@ -102,6 +109,10 @@ def differentiate(method: Method, inputs: Inputs) -> Coefficients:
     policy = _gradients(parts.policy, leaves)
     total = {name: policy[name] + rho[name] for name in leaves}
     return Coefficients(parts.omega, parts.advantage, rho, total)
+
+
+def _ones(factor: Tensor | None, like: Tensor) -> Tensor:
+    return torch.ones_like(like) if factor is None else factor
 
 
 def _aggregate(aggregation: tuple[Placed, ...], inputs: Inputs, flowing: Mapping[str, Tensor]) -> Tensor:

@@ -24,7 +24,6 @@ from gradaxis.estimators.rollouts.batch import RolloutBatch
 from gradaxis.taxonomy import AXES, Method, Need, Placed, Registry, load_registry
 
 _WIDENING = {"sample": 0, "group": 1, "batch": 2}
-_SINGLE = ("ratio", "aggregation")
 _UNGATED = ("ratio", "aggregation")
 
 
@@ -180,9 +179,12 @@ def _check(method: Method) -> None:
     """Refuse what would be computed wrongly or only in part."""
     if not method.executable:
         raise NotYetError(f"{method.label}: {method.not_executable}")
-    for slot in _SINGLE:
-        if len(method.slots[slot]) > 1:
-            raise NotYetError(f"{method.label}: several operators in {slot} are not computed yet")
+    if len(method.slots["aggregation"]) > 1:
+        raise NotYetError(f"{method.label}: several operators in aggregation are not computed yet")
+    for placed in method.slots["ratio"][1:]:
+        if "weight" not in placed.declaration.reads:
+            raise InputError(f"{method.label}: ratio.{placed.label}", "a ratio before it, which it would discard",
+                             "one operator that forms the ratio, first in its slot")  # fmt: skip
     for slot in _UNGATED:
         for placed in method.slots[slot]:
             if placed.where:

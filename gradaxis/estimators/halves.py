@@ -78,7 +78,7 @@ def totals_over_advantages(half: Half, batch: RolloutBatch, advantages: Sequence
     ) -> Tensor:
         parts = evaluate_trajectory(
             half.estimator.method.slots, Advantage(value, level, outcome, kept, counted),
-            Inputs(inputs.batch, dict(quantities)), half.label,
+            Inputs(inputs.batch, dict(quantities)),
         )  # fmt: skip
         return parts.policy + parts.terms
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from gradaxis.taxonomy.declarations import OperatorDeclaration
 from gradaxis.taxonomy.derivation import derive
-from gradaxis.taxonomy.entries import FAMILIES, Compound, Entry, Failure
+from gradaxis.taxonomy.entries import FAMILIES, LIBRARY, Compound, Entry, Failure
 from gradaxis.taxonomy.loading import Source, Sources
 from gradaxis.taxonomy.methods import Method
 from gradaxis.taxonomy.placing import Lookup, Report
@@ -21,6 +21,7 @@ class Built:
     """Everything that could be resolved, and the problems of the rest."""
 
     methods: Mapping[str, Method]
+    presets: Mapping[str, Method]
     failures: Mapping[str, Failure]
     compounds: Mapping[str, Compound]
     operators: Mapping[str, OperatorDeclaration]
@@ -29,7 +30,7 @@ class Built:
 
 
 def build(sources: Sources) -> Built:
-    """Resolve all files; methods come by family, year and id.
+    """Resolve all files; methods and presets come by family, year and id.
 
     Files with problems are left out, and nothing that rests on them is reported a second time.
     """
@@ -37,7 +38,7 @@ def build(sources: Sources) -> Built:
     operators = _collect_operators(sources, problems)
     failures = {s.content.id: s.content for s in _unique(sources.of("failures"), problems) if s.content}
     compounds = {s.content.id: s.content for s in _unique(sources.of("compounds"), problems) if s.content}
-    entries = _unique(sources.of("methods"), problems)
+    entries = _unique([*sources.of("methods"), *sources.of("presets")], problems)
     aliases = _collect_aliases(entries, problems)
     broken = [name for source in sources.files if source.content is None for name in source.names]
     named = {name for kind in ("failures", "compounds") for source in sources.of(kind) for name in source.names}
@@ -46,9 +47,11 @@ def build(sources: Sources) -> Built:
     _check_compounds(sources, named, problems)
     methods = _resolve_all(entries, lookup, problems)
     methods = {id_: derive(method, methods) for id_, method in methods.items()}
-    methods = dict(sorted(methods.items(), key=lambda item: _rank(item[1])))
+    ranked = sorted(methods.items(), key=lambda item: _rank(item[1]))
+    methods = {id_: method for id_, method in ranked if method.family != LIBRARY}
+    presets = {id_: method for id_, method in ranked if method.family == LIBRARY}
     ordered = sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
-    return Built(methods, failures, compounds, operators, aliases, tuple(dict.fromkeys(ordered)))
+    return Built(methods, presets, failures, compounds, operators, aliases, tuple(dict.fromkeys(ordered)))
 
 
 def _rank(method: Method) -> tuple[int, int, str]:

@@ -8,8 +8,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 from gradaxis.taxonomy.declarations import Identifier, Number, Paper, Slug, Strict, Text
 
-Family = Literal["foundations", "grpo", "post-grpo", "agentic", "grpo-opd", "distillation", "preference"]
+Family = Literal[
+    "foundations", "grpo", "post-grpo", "agentic", "grpo-opd", "distillation", "preference", "library"
+]  # fmt: skip
 FAMILIES: tuple[str, ...] = get_args(Family)
+LIBRARY = "library"
+"""The family of presets: what a training library computes under a name of its own, written as an entry."""
 Status = Literal["preview", "checked", "stable"]
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 

@@ -16,9 +16,11 @@ from gradaxis.taxonomy.parameters import check_value
 from gradaxis.taxonomy.problems import Problem
 from gradaxis.taxonomy.yaml_nodes import Document, read_yaml
 
-KINDS = ("methods", "failures", "compounds", "operators")
+KINDS = ("methods", "presets", "failures", "compounds", "operators")
 _METHOD_KEYS = frozenset({"extends", "family", "trajectory", "reward"})
-_MODELS: dict[str, type[Entry] | type[Failure]] = {"methods": Entry, "failures": Failure, "compounds": Compound}
+_MODELS: dict[str, type[Entry] | type[Failure]] = {
+    "methods": Entry, "presets": Entry, "failures": Failure, "compounds": Compound,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,15 @@ def expand(paths: Iterable[Path]) -> list[Path]:
 
 
 def read_folder(root: Path) -> Sources:
-    """All files of a registry folder (`methods`, `failures`, `compounds`, `operators`)."""
+    """All files of a registry folder (`methods`, `presets`, `failures`, `compounds`, `operators`)."""
     return Sources([read_source(path) for kind in KINDS for path in expand([root / kind]) if path.exists()])
 
 
 def kind_of(path: Path, data: Any = None) -> str:
-    """The kind of a file: a method when it has a method's keys, else by the nearest folder that names a kind."""
+    """The kind of a file: a preset when its family is `library`, else a method when it has a method's keys, else by the
+    nearest folder that names a kind."""
     if isinstance(data, Mapping) and data.keys() & _METHOD_KEYS:
-        return "methods"
+        return "presets" if data.get("family") == "library" else "methods"
     return next((part for part in reversed(path.parent.parts) if part in KINDS), "methods")
 
 

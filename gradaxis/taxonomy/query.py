@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from gradaxis.errors import UsageError
 from gradaxis.taxonomy.axes import axis_of
 from gradaxis.taxonomy.declarations import OperatorDeclaration
-from gradaxis.taxonomy.entries import FAMILIES, Failure
+from gradaxis.taxonomy.entries import FAMILIES, LIBRARY, Failure
 from gradaxis.taxonomy.methods import Method
 from gradaxis.taxonomy.problems import closest_match
 from gradaxis.taxonomy.registry import Registry
@@ -24,7 +24,7 @@ def find_methods(
     parent: str | None = None,
     executable: bool | None = None,
 ) -> list[Method]:
-    """The methods that meet every condition, in the registry's order.
+    """The methods that meet every condition, in the registry's order; presets where the family is `library`.
 
     `side` is relative to the parent; `slot` is one in which the method differs from its parent. Raises UsageError for a
     family, side, slot, failure or parent that does not exist.
@@ -39,7 +39,7 @@ def find_methods(
     parent_id = registry.method(parent).id if parent is not None else None
     return [
         method
-        for method in registry.methods.values()
+        for method in (registry.presets if family == LIBRARY else registry.methods).values()
         if family in (None, method.family)
         and side in (None, method.side)
         and (slot is None or slot in {key.split(".")[-1] for key in method.relative["parent"].slots})

@@ -18,7 +18,9 @@ SHIPPED = Path(__file__).resolve().parent.parent / "registry"
 
 
 class Registry:
-    """Resolved registry. `methods`, `failures`, `compounds` and `operators` are mappings by id or name.
+    """Resolved registry. `methods`, `presets`, `failures`, `compounds` and `operators` are mappings by id or name.
+
+    A preset is what a training library computes under a name of its own; it is asked for like a method.
 
     Args:
         sources: the files that were read.
@@ -33,14 +35,16 @@ class Registry:
             raise RegistryError(built.problems)
         self._sources = sources
         self.methods: Mapping[str, Method] = built.methods
+        self.presets: Mapping[str, Method] = built.presets
         self.failures, self.compounds, self.operators = built.failures, built.compounds, built.operators
         self.aliases = built.aliases
 
     def method(self, name: str) -> Method:
-        """The method with an id or alias. Raises UsageError with the closest match."""
-        found = self.methods.get(self.aliases.get(name, name))
+        """The method or preset with an id or alias. Raises UsageError with the closest match."""
+        id_ = self.aliases.get(name, name)
+        found = self.methods.get(id_) or self.presets.get(id_)
         if found is None:
-            names = [*self.methods, *self.aliases]
+            names = [*self.methods, *self.presets, *self.aliases]
             raise UsageError(f"unknown method {name!r}{closest_match(name, names)}; `gradaxis list` names all")
         return found
 
@@ -71,7 +75,8 @@ class Registry:
             if not path.is_file():
                 raise UsageError(f"{name}: no such file")
         registry = self.with_files(files.values())
-        by_path = {source.path: source.content.id for source in registry._sources.of("methods")}
+        entries = [*registry._sources.of("methods"), *registry._sources.of("presets")]
+        by_path = {source.path: source.content.id for source in entries}
         found: dict[str, Method] = {}
         for part in parts:
             if part.name == "all" and not part.overrides and "all" not in self.methods:
@@ -91,7 +96,7 @@ class Registry:
         `stage` count as parameters, and a stream's slot is `stream.slot`. Raises UsageError.
         """
         method = self.method(method) if isinstance(method, str) else method
-        return override_method(method, overrides, self.methods) if overrides else method
+        return override_method(method, overrides, {**self.methods, **self.presets}) if overrides else method
 
 
 def load_registry(extra_paths: Iterable[str | Path] = (), root: str | Path | None = None) -> Registry:

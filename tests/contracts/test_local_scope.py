@@ -58,8 +58,8 @@ def test_equals_a_trainer_that_divides_in_each_micro_batch(size: int, seed: int)
 def test_by_hand() -> None:
     """Micro-batches of 2, 2 and 1 rows with 3 + 1, 2 + 1 and 2 tokens: a third of 1 over 4, 3 and 2."""
     mask = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0], [0, 0, 1], [1, 0, 1]]).bool()
-    a = aggregate_tokens(mask.double(), mask, torch.ones(5, dtype=torch.bool), None, torch.tensor([0, 0, 1, 1, 2]),
-                         weight="one", constant="tokens", scope="local")  # fmt: skip
+    a = aggregate_tokens(mask.double(), mask, torch.ones(5, dtype=torch.bool), mask, None,
+                         torch.tensor([0, 0, 1, 1, 2]), weight="one", constant="tokens", scope="local")  # fmt: skip
     expected = torch.tensor([1 / 12, 1 / 12, 1 / 9, 1 / 9, 1 / 6], dtype=torch.float64)
     torch.testing.assert_close(a, expected[:, None] * mask)
 

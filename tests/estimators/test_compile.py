@@ -139,14 +139,26 @@ def test_quantities_of_another_shape_are_refused(registry: Registry) -> None:
         compile("grpo", registry=registry).objective({"logp": batch.columns["logp"][:, :8]}, batch)
 
 
+def test_one_ratio_with_advantages_of_tokens_takes_their_mean(registry: Registry) -> None:
+    """L of each sequence is clip(s) times the mean advantage, where no token differs in sign; C = ω A throughout."""
+    gspo, teacher = registry.method("gspo"), registry.method("grpo-opd").slots["credit"]
+    wide = registry.override(gspo, {"trust_region.low": 1e9, "trust_region.high": 1e9, "terms.coefficient": 0.0})
+    estimator, batch = compile(with_slots(wide, credit=teacher)), contract_batch()
+    found = estimator.coefficients(batch)
+    torch.testing.assert_close(found.omega * found.advantage, found.total["logp"], rtol=1e-12, atol=1e-15)
+    row = next(i for i in range(batch.size) if int(batch.length[i]) > 2)
+    at = batch.mask[row]
+    distance = (batch.columns["logp"] - batch.columns["old_logp"])[row][at]
+    whole = compile(with_slots(wide, credit=teacher, ratio=(), trust_region=())).coefficients(batch)
+    expected = distance.mean().exp() * whole.advantage[row][at].mean() / batch.size / at.sum()
+    torch.testing.assert_close(found.total["logp"][row][at], expected.expand(int(at.sum())))
+
+
 def test_entries_that_cannot_be_computed_yet_are_refused_when_compiled(registry: Registry, reinforce: Method) -> None:
-    grpo, gspo = registry.method("grpo"), registry.method("gspo")
-    teacher = registry.method("grpo-opd").slots["credit"]
-    with pytest.raises(NotYetError, match="differs between its tokens"):
-        compile(with_slots(gspo, credit=teacher))
+    grpo = registry.method("grpo")
     with pytest.raises(NotYetError, match="link"):
         compile(replace(grpo, not_executable="not yet: link rank_pairs"))
-    with pytest.raises(NotYetError, match="several operators in ratio"):
+    with pytest.raises(InputError, match="one operator that forms the ratio"):
         compile(with_slots(grpo, ratio=grpo.slots["ratio"] * 2))
     with pytest.raises(NotYetError, match="anchor_state"):
         compile(with_slots(reinforce, baseline=(place(registry, "center_rewards", over="anchor_state"),)))

@@ -34,7 +34,8 @@ def test_signature_is_the_declaration(name: str, registry: Registry) -> None:
 @pytest.mark.parametrize("name", OPERATORS)
 def test_function_stands_in_the_file_of_its_slot(name: str, registry: Registry) -> None:
     declaration = registry.operators[name]
-    assert OPERATORS[name].__module__.endswith(f"operators.{declaration.axis}.{declaration.slot}")
+    parts = OPERATORS[name].__module__.split(".operators.")[1].split(".")
+    assert parts[:2] == [declaration.axis, declaration.slot]
 
 
 @pytest.mark.parametrize("name", OPERATORS)

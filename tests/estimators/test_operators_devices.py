@@ -60,7 +60,8 @@ def readings(device: str, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
         "outcome": batch.reward, "advantage": batch.reward, "peers": batch.group,
         "counted": torch.ones_like(batch.group, dtype=torch.bool), "greedy_reward": greedy_reward(batch),
         "turn_reward": turns.reward, "weight": Weight(ratio, ratio), "token_weight": batch.mask.to(dtype),
-        "max_length": 12, "micro_batch": number_micro_batches(batch), "streams": {"step": column["value"]},
+        "counted_tokens": batch.mask, "max_length": 12, "micro_batch": number_micro_batches(batch),
+        "streams": {"step": column["value"]},
     }  # fmt: skip
 
 

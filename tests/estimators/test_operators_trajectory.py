@@ -70,7 +70,10 @@ def test_slopes_and_pooling_give_the_derivative_of_the_surrogate(
     """ω·A is the derivative of Σ a S: by central differences where L has a value, by autograd for stop-gradients."""
     batch = ragged_batch(seed)
     mask, old = batch.mask, batch.columns["old_logp"].nan_to_num()
-    advantage = batch.reward.unsqueeze(1) - 0.3
+    advantage = (batch.reward.unsqueeze(1) - 0.3).expand(mask.shape)
+    if pool != "none" and seed:
+        advantage = advantage + torch.linspace(-0.4, 0.4, mask.shape[1], dtype=torch.float64)
+    taken = advantage
     coefficient = torch.where(
         mask, torch.linspace(0.5, 1.5, mask.numel(), dtype=torch.float64).reshape(mask.shape), 0.0
     )
@@ -78,14 +81,14 @@ def test_slopes_and_pooling_give_the_derivative_of_the_surrogate(
     def build(logp: Tensor) -> Weight:
         weight = form_ratio(logp, old, mask, unit=unit, pool=pool, anchor="old")
         if clip == "ratio":
-            return clip_ratio(weight, advantage, low=0.1, high=0.2)
+            return clip_ratio(weight, taken, low=0.1, high=0.2)
         return clip_weight(weight, logp, low=0.1, high=0.2) if clip == "weight" else weight
 
     def total(logp: Tensor) -> Tensor:
-        return (coefficient * surrogate(build(logp), advantage)).sum()
+        return (coefficient * surrogate(build(logp), taken)).sum()
 
     logp = batch.columns["logp"].nan_to_num()
-    omega = reach_tokens(build(logp), coefficient)
+    omega, advantage = reach_tokens(build(logp), coefficient, advantage)
     if clip == "weight":
         leaf = logp.clone().requires_grad_()
         expected = torch.autograd.grad(total(leaf), leaf)[0]
@@ -156,7 +159,9 @@ def test_clips_refuse_what_is_no_ratio() -> None:
 def test_aggregation_by_hand(weight: str, constant: str, expected: list[float]) -> None:
     """Lengths 3 and 1, so 4 tokens in 2 sequences; the longest response allowed has 8."""
     both = torch.ones(2, dtype=torch.bool)
-    a = aggregate_tokens(torch.ones_like(LOGP), MASK, both, 8, None, weight=weight, constant=constant, scope="global")
+    a = aggregate_tokens(
+        torch.ones_like(LOGP), MASK, both, MASK, 8, None, weight=weight, constant=constant, scope="global"
+    )
     assert a[0].tolist() == pytest.approx([expected[0], expected[0], 0.0, expected[0]])
     assert a[1].tolist() == pytest.approx([expected[1], 0.0, 0.0, 0.0])
 
@@ -166,19 +171,21 @@ def test_aggregation_divides_by_counted_sequences_only() -> None:
     kept = torch.tensor([True, False])
     weight = kept.unsqueeze(1) * torch.ones_like(LOGP)
     arguments = {"weight": "one", "constant": "tokens", "scope": "global"}
-    assert aggregate_tokens(weight, MASK, kept, None, None, **arguments)[0, 0].item() == pytest.approx(1 / 3)
-    assert aggregate_tokens(weight, MASK, kept | True, None, None, **arguments)[0, 0].item() == pytest.approx(1 / 4)
+    assert aggregate_tokens(weight, MASK, kept, MASK, None, None, **arguments)[0, 0].item() == pytest.approx(1 / 3)
+    assert aggregate_tokens(weight, MASK, kept | True, MASK, None, None, **arguments)[0, 0].item() == pytest.approx(
+        1 / 4
+    )
     nobody = torch.zeros(2, dtype=torch.bool)
-    nothing = aggregate_tokens(0 * weight, MASK, nobody, None, None, **arguments)
+    nothing = aggregate_tokens(0 * weight, MASK, nobody, MASK, None, None, **arguments)
     assert nothing.tolist() == torch.zeros_like(LOGP).tolist()
 
 
 def test_aggregation_refuses_what_it_is_not_told() -> None:
     both, ones = torch.ones(2, dtype=torch.bool), torch.ones_like(LOGP)
     with pytest.raises(MissingInputError, match="max_new_tokens"):
-        aggregate_tokens(ones, MASK, both, None, None, weight="one", constant="max_length", scope="global")
+        aggregate_tokens(ones, MASK, both, MASK, None, None, weight="one", constant="max_length", scope="global")
     with pytest.raises(MissingInputError, match="micro_batch"):
-        aggregate_tokens(ones, MASK, both, None, None, weight="one", constant="tokens", scope="local")
+        aggregate_tokens(ones, MASK, both, MASK, None, None, weight="one", constant="tokens", scope="local")
 
 
 @pytest.mark.parametrize(

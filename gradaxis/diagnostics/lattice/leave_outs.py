@@ -88,7 +88,7 @@ class LeaveOuts:
 
         def weigh(value: Tensor, outcome: Tensor, kept: Tensor, counted: Tensor) -> Tensor:
             advantage = Advantage(value, all_of.level, outcome, kept, counted)
-            parts = evaluate_trajectory(method.slots, advantage, inputs, method.label)
+            parts = evaluate_trajectory(method.slots, advantage, inputs)
             return parts.omega * parts.advantage
 
         step = max(1, VALUES_AT_ONCE // max(1, self._batch.tokens.numel()))

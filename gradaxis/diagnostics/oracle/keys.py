@@ -26,7 +26,9 @@ from gradaxis.taxonomy import Method, Placed
 SAME = 1e-12
 """Numbers of a key that differ by less, relative to their size, are one: sums in another order round otherwise."""
 
-_FLOWING = frozenset({"advantage", "reward", "outcome", "streams", "weight", "token_weight", "counted", "peers"})
+_FLOWING = frozenset({
+    "advantage", "reward", "outcome", "streams", "weight", "token_weight", "counted", "counted_tokens", "peers",
+})  # fmt: skip
 """What operators hand to one another. All other reads are the sample's own columns."""
 
 Chain = list[tuple[str, Placed]]
@@ -90,6 +92,10 @@ class _Reader:
                 yield self.outcome(chain[:first])
             case "counted":
                 yield from self.selected()
+                yield from self.dropped()
+            case "counted_tokens":
+                yield self.batch.mask
+                yield from self.dropped()
             case "peers":
                 if placed.over == "anchor_state":
                     yield from self.turns()
@@ -136,6 +142,12 @@ class _Reader:
             if name not in _FLOWING or name == "streams":
                 yield from self.read(name, placed, chain, index)
         yield from self.gates(placed)
+
+    def dropped(self) -> Iterator[Tensor]:
+        """What decides which of a sample's tokens divisors leave out."""
+        for slot in ("trust_region", "token_weight"):
+            if any(placed.parameters.get("statistics") == "kept" for placed in self.method.slots[slot]):
+                yield from self.upstream(("ratio", "trust_region", slot))
 
     def upstream(self, slots: Sequence[str]) -> Iterator[Tensor]:
         """What the operators of some trajectory slots read of a sample, and the advantage where they read it."""

@@ -151,7 +151,8 @@ def _divisors(estimator: CompiledEstimator, placed: Placed, batch: RolloutBatch,
     inputs = prepare(batch, columns, estimator.quantities)
     method = estimator.method
     counted = evaluate_reward(method.slots, method.streams, inputs).counted
-    flowing = {"token_weight": batch.mask.to(inputs.quantities["logp"].dtype), "counted": counted}
+    weight = batch.mask.to(inputs.quantities["logp"].dtype)
+    flowing = {"token_weight": weight, "counted": counted, "counted_tokens": batch.mask}
     given = [flowing[name] if name in flowing else inputs.read(name, placed) for name in placed.declaration.reads]
     function, size = find_operator(placed.operator), batch.size
     laid = [value.reshape(size // places, -1) for value in given if isinstance(value, Tensor) and len(value) == size]

@@ -14,6 +14,7 @@ def aggregate_tokens(
     token_weight: Tensor,
     mask: Tensor,
     counted: Tensor,
+    counted_tokens: Tensor,
     max_length: int | None,
     micro_batch: Tensor | None,
     *,
@@ -26,13 +27,15 @@ def aggregate_tokens(
     a_{i,t} = u_{i,t} · k_i / Z     k_i = 1 (one) or 1/L_i (inverse_length)
                                     Z = N (sequences), Σ_i L_i (tokens) or N · max_length
 
-    N and the sum over i run over counted sequences; L_i is the number of policy tokens. With `local` they run over the
+    N and the sum over i run over counted sequences; L_i is the number of counted tokens. With `local` they run over the
     sequences of i's own micro-batch, and L is the mean over the M micro-batches: a_{i,t} = u_{i,t} · k_i / (M · Z_i).
 
     Args:
         token_weight: u, dimensionless, [N, T]; zero for dropped sequences.
         mask: true at policy tokens, [N, T].
         counted: true for sequences that the divisor counts, [N].
+        counted_tokens: true at policy tokens that the divisor counts, [N, T]: all of them, but where an operator before
+            drops tokens and says `statistics: kept`.
         max_length: the most tokens a response may have (the sampler's setting), or None where it is unknown.
         micro_batch: the number of each sequence's micro-batch, int64 [N], or None where it is unknown.
         weight, constant: choose k and Z. scope: `global`, over the whole batch, or `local`, over each micro-batch.
@@ -56,13 +59,14 @@ def aggregate_tokens(
 
     >>> mask = torch.tensor([[True, True], [True, False]])
     >>> counted, ones = torch.tensor([True, True]), torch.ones(2, 2)
-    >>> aggregate_tokens(ones, mask, counted, None, None, weight="inverse_length", constant="sequences", scope="global")
+    >>> aggregate_tokens(ones, mask, counted, mask, None, None, weight="inverse_length", constant="sequences",
+    ...                  scope="global")
     tensor([[0.2500, 0.2500],
             [0.5000, 0.0000]])
     """
     if scope == "local" and micro_batch is None:
         raise missing_micro_batches()
-    length = mask.sum(dim=1)
+    length = counted_tokens.sum(dim=1)
     coefficient = torch.where(mask, token_weight, 0.0)
     if weight == "inverse_length":
         coefficient = coefficient / length.clamp(min=1).unsqueeze(1)

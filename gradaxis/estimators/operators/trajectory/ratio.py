@@ -51,9 +51,10 @@ def form_ratio(logp: Tensor, anchor_logp: Tensor, mask: Tensor, *, unit: str, po
     log_ratio = torch.where(mask, logp - anchor_logp.detach(), 0.0)
     if unit == "token":
         value = torch.where(mask, log_ratio.exp(), 0.0)
-        return Weight(value, value.detach())
+        return Weight(value, value.detach(), log_ratio=log_ratio)
     pooled = mask.to(logp.dtype)
     if pool == "geometric_mean":
         pooled = pooled / mask.sum(dim=1, keepdim=True).clamp(min=1)
     value = torch.where(mask, (pooled * log_ratio).sum(dim=1, keepdim=True).exp(), 0.0)
-    return Weight(value, value.detach(), pooled)
+    share = pooled.sum(dim=1, keepdim=True)
+    return Weight(value, value.detach(), pooled, log_ratio=log_ratio, share=share)

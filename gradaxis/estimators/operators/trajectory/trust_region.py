@@ -74,7 +74,7 @@ def clip_weight(weight: Weight, logp: Tensor, *, low: float | None, high: float)
     """
     _require_ratio("clip_weight", weight)
     clipped = weight.value.detach().clamp(min=None if low is None else 1 - low, max=1 + high)
-    return Weight(value=clipped * logp, slope=clipped, is_ratio=False)
+    return Weight(value=clipped * logp, slope=clipped, is_ratio=False, factor=weight.factor)
 
 
 def _require_ratio(operator: str, weight: Weight) -> None:
