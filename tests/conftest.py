@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 from gradaxis.taxonomy import Registry, load_registry
+
+
+settings.register_profile("gradaxis", derandomize=True, deadline=None)
+settings.load_profile("gradaxis")
 
 
 @pytest.fixture(scope="session")
