@@ -141,9 +141,9 @@ def operators(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One operator in full.")] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """List the operators that fill the slots, with their parameters and what they read."""
+    """List the operators by axis and slot, with their parameters, what they assume and who uses them."""
     from gradaxis.taxonomy.pages import operator_page, operators_page
-    from gradaxis.taxonomy.query import find_operator
+    from gradaxis.taxonomy.query import find_operator, operators_by_slot
     from gradaxis.taxonomy.rows import operator_row
 
     registry = _registry()
@@ -151,7 +151,7 @@ def operators(
         row = operator_row(find_operator(registry, name), registry)
         emit(row, lambda: operator_page(row), format)
         return
-    rows = [operator_row(operator, registry) for operator in registry.operators.values()]
+    rows = [operator_row(operator, registry) for operator in operators_by_slot(registry)]
     emit(rows, lambda: operators_page(rows), format)
 
 

@@ -7,7 +7,6 @@ from hypothesis import settings
 
 from gradaxis.taxonomy import Registry, load_registry
 
-
 settings.register_profile("gradaxis", derandomize=True, deadline=None)
 settings.load_profile("gradaxis")
 

@@ -17,6 +17,9 @@ UNKNOWN_MEMORY = 8 * 2**30
 USABLE = 0.7
 """Share of the free memory that may be planned with where no limit was given."""
 
+PLANNED = 0.94
+"""Share of what a limit leaves that is planned with: an allocator holds some blocks between their uses."""
+
 LOGIT_COPIES = 6
 """Arrays of the size of the logits that stand side by side while quantities are computed from them."""
 
@@ -46,9 +49,9 @@ def used_memory(device: torch.device) -> int:
 
 
 def memory_left(device: torch.device, limit: int | None = None) -> int:
-    """Bytes that may be planned with: what the limit leaves beside what is in use, and most of what is free at most."""
+    """Bytes that may be planned with: most of what the limit leaves beside what is in use, and of what is free."""
     usable = int(USABLE * free_memory(device))
-    return usable if limit is None else min(usable, limit - used_memory(device))
+    return usable if limit is None else min(usable, int(PLANNED * (limit - used_memory(device))))
 
 
 def config_number(config: Any, *names: str, default: int) -> int:

@@ -188,31 +188,36 @@ def failure_page(row: Row) -> list[Block]:
 
 
 def operators_page(rows: Sequence[Row]) -> list[Block]:
-    """The table of `operators`."""
+    """The table of `operators`, by axis and slot."""
     cells = tuple(
-        (row["name"], row["axis"], row["slot"], " ".join(row["parameters"]), " ".join(row["reads"]),
-         " ".join(row["used_by"]))
+        (row["name"], f"{row['axis']}.{row['slot']}", " ".join(row["parameters"]), row["assumes"] or "",
+         " ".join([*row["used_by"], *row["presets"]]))
         for row in rows
     )  # fmt: skip
-    return [Grid(("name", "axis", "slot", "parameters", "reads", "used by"), cells)]
+    return [Grid(("name", "slot", "parameters", "assumes", "used by"), cells)]
 
 
 def operator_page(row: Row) -> list[Block]:
     """One operator in full."""
     blocks: list[Block] = [Heading(f"{row['name']} ({row['axis']}.{row['slot']})"), Paragraph(row["summary"])]
+    blocks += [Verbatim(row["equation"])] if row["equation"] else []
     facts = [
+        ("assumes", row["assumes"] or ""), ("reduces to", row["reduces_to"] or ""), ("traps", row["traps"] or ""),
         ("reads", ", ".join(row["reads"])), ("of other samples", ", ".join(row["of_others"])),
         ("needs", ", ".join(row["needs"])),
         ("requires", ", ".join(row["requires"])), ("couples", value_text(row["couples"])),
         ("over", ", ".join(row["over"]["choices"]) if row["over"] else ""), ("stage", ", ".join(row["stages"])),
-        ("law", row["law"] or ""), ("paper", row["paper"]["title"] if row["paper"] else ""),
-        ("used by", ", ".join(row["used_by"])), ("not yet", row["not_yet"] or ""),
+        ("law", row["law"] or ""), ("paper", row["source"] or (row["paper"]["title"] if row["paper"] else "")),
+        ("used by", ", ".join(row["used_by"])), ("presets", ", ".join(row["presets"])),
+        ("not yet", row["not_yet"] or ""),
     ]  # fmt: skip
     blocks.append(Grid(("what", "value"), tuple((name, text) for name, text in facts if text)))
     if row["parameters"]:
         cells = tuple((name, _kind(p), "must be given" if p["required"] else value_text(p["default"]), p["meaning"])
                       for name, p in row["parameters"].items())  # fmt: skip
         blocks += [Heading("Parameters", 2), Grid(("name", "type", "default", "meaning"), cells)]
+    if row["notes"]:
+        blocks += [Heading("Notes", 2), *(Paragraph(f"- {note}") for note in row["notes"])]
     return blocks
 
 

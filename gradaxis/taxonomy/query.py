@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from gradaxis.errors import UsageError
-from gradaxis.taxonomy.axes import axis_of
+from gradaxis.taxonomy.axes import SLOTS, axis_of
 from gradaxis.taxonomy.declarations import OperatorDeclaration
 from gradaxis.taxonomy.entries import FAMILIES, LIBRARY, Failure
 from gradaxis.taxonomy.methods import Method
@@ -66,6 +66,12 @@ def find_operator(registry: Registry, name: str) -> OperatorDeclaration:
         near = closest_match(name, registry.operators)
         raise UsageError(f"unknown operator {name!r}{near}; `gradaxis operators` names all")
     return registry.operators[name]
+
+
+def operators_by_slot(registry: Registry) -> list[OperatorDeclaration]:
+    """All operators in the order of axes and slots, and within a slot as its file has them."""
+    place = {slot: number for number, slot in enumerate(SLOTS)}
+    return sorted(registry.operators.values(), key=lambda operator: place[operator.slot])
 
 
 def _require(what: str, value: str, allowed: Iterable[str]) -> None:

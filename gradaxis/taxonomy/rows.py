@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from gradaxis.taxonomy.axes import AXES
 from gradaxis.taxonomy.comparison import compare, side_of
 from gradaxis.taxonomy.declarations import OperatorDeclaration, ParameterDeclaration
+from gradaxis.taxonomy.docstrings import operator_sections
 from gradaxis.taxonomy.entries import Failure
 from gradaxis.taxonomy.methods import Method, Placed
 from gradaxis.taxonomy.registry import Registry
@@ -75,7 +77,7 @@ def lineage(method: Method, registry: Registry) -> list[str]:
     found, at = [], method.extends
     while at is not None:
         found.append(at)
-        at = registry.methods[at].extends
+        at = registry.method(at).extends
     return found
 
 
@@ -104,7 +106,8 @@ def failure_row(failure: Failure, registry: Registry) -> Row:
 
 
 def operator_row(operator: OperatorDeclaration, registry: Registry) -> Row:
-    """One object of `operators`."""
+    """One object of `operators`. `equation`, `assumes`, `reduces_to` and `traps` are from its function's docstring."""
+    said = operator_sections(operator)
 
     def uses(method: Method) -> bool:
         return any(placed.operator == operator.name for items in method.all_slots().values() for placed in items)
@@ -117,7 +120,11 @@ def operator_row(operator: OperatorDeclaration, registry: Registry) -> Row:
         "over": operator.over.model_dump() if operator.over else None, "stages": list(operator.stages),
         "couples": _plain(operator.couples), "widens": _plain(operator.widens), "law": operator.law,
         "not_yet": operator.not_yet, "paper": operator.paper.model_dump() if operator.paper else None,
+        "equation": inspect.cleandoc(said.get("equation", "")), "assumes": said.get("assumes"),
+        "reduces_to": said.get("reduces_to"), "traps": said.get("traps"), "source": said.get("paper"),
+        "notes": list(operator.notes),
         "used_by": [method.id for method in registry.methods.values() if uses(method)],
+        "presets": [preset.id for preset in registry.presets.values() if uses(preset)],
     }  # fmt: skip
 
 

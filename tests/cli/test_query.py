@@ -6,6 +6,9 @@ import json
 
 import pytest
 
+from gradaxis.estimators.operators import OPERATORS
+from gradaxis.taxonomy.axes import SLOTS
+
 LIST_FIELDS = {
     "id", "name", "family", "year", "arxiv", "extends", "side", "side_vs_grpo", "side_vs_reinforce", "claimed_side",
     "slots", "addresses", "executable", "status",
@@ -110,6 +113,15 @@ def test_operators(run_json, registry) -> None:
     assert clip["parameters"]["low"]["required"]
     assert {"ppo", "grpo", "dapo"} <= set(clip["used_by"])
     assert "cispo" not in clip["used_by"]
+    slots = [row["slot"] for row in rows]
+    assert slots == sorted(slots, key=list(SLOTS).index)
+    for row in rows:
+        function = OPERATORS.get(row["name"])
+        for title, key in (("Assumes", "assumes"), ("Reduces to", "reduces_to"), ("Traps", "traps")):
+            assert (row[key] is None) == (function is None)
+            if function is not None:  # the words of the docstring, read without importing the function
+                said = " ".join((function.__doc__ or "").split())
+                assert f"{title}: {row[key]}" in said
 
 
 COMMANDS = [["list"], ["show", "gigpo"], ["diff", "grpo", "dapo"], ["diff", "grpo", "grpo"], ["failures"],

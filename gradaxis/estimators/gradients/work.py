@@ -163,19 +163,23 @@ class GramWork:
                 return
             if sums is not None:
                 sums.begin(torch.isin(self._sequence, chosen).nonzero()[:, 0])
+            passed: list[tuple[Tensor, dict[str, Tensor], SketchSink]] = []
             with InstrumentedPass(policy.model, inputs, plan, self._plain) as instrumented:
-                slow.update(dict.fromkeys(instrumented.uncovered))
                 for pattern in range(most):
                     coefficients = self._coefficients(chosen, torch.full_like(chosen, pattern), inputs)
                     rows = chosen * self._size + pattern
                     sink = SketchSink(sketch[pattern, place], self._directions, hashes, sums, live[rows])
-                    weighted = in_metric(sink, self._roots)
-                    instrumented.backward(coefficients, weighted, again=pattern + 1 < most)
-                    add_rest(policy, self._inputs, chosen, coefficients, instrumented.uncovered, weighted)
-                    sink.finish()
-                    along[rows] = sink.directions
-                    for name, value in sink.energy.items():
-                        energy.setdefault(name, along.new_zeros(count))[rows] = value
+                    instrumented.backward(coefficients, in_metric(sink, self._roots), again=pattern + 1 < most)
+                    passed.append((rows, coefficients, sink))
+            # What no hook covers needs parameters that are not frozen, so it waits for the end of the pass.
+            rest = instrumented.uncovered
+            slow.update(dict.fromkeys(rest))
+            for rows, coefficients, sink in passed:
+                add_rest(policy, self._inputs, chosen, coefficients, rest, in_metric(sink, self._roots))
+                sink.finish()
+                along[rows] = sink.directions
+                for name, value in sink.energy.items():
+                    energy.setdefault(name, along.new_zeros(count))[rows] = value
             if sums is not None:
                 sums.commit()
 

@@ -186,10 +186,11 @@ def test_a_layer_that_is_used_twice_takes_the_slow_way(
     assert relative(gram.matrix, rows @ rows.T) < 1e-5
 
 
+@pytest.mark.parametrize("architecture", ["qwen2-tied", "qwen2-moe"])
 def test_the_projection_is_unbiased_with_the_stated_error(
-    tiny_policy: Make, tiny_batch: Make, random_total: Make, device: str
+    architecture: str, tiny_policy: Make, tiny_batch: Make, random_total: Make, device: str
 ) -> None:
-    policy, batch = tiny_policy("qwen2-tied", device), tiny_batch(device=device)
+    policy, batch = tiny_policy(architecture, device), tiny_batch(device=device)
     totals = [random_total(batch, seed) for seed in range(2)]
     patterns = build_patterns(totals)
     directions = {"a": gradient_of(policy, batch, totals[0])}
