@@ -70,8 +70,11 @@ def reach_tokens(weight: Weight, token_coefficient: Tensor, advantage: Tensor) -
     own = own / _share(weight)
     whole = own.sum(dim=1, keepdim=True)
     mean = (own * advantage).sum(dim=1, keepdim=True) / torch.where(whole == 0, 1.0, whole)
-    even = (advantage == mean).all(dim=1, keepdim=True)
-    return weight.pooled * whole, torch.where(even | (weight.pooled == 0), advantage, mean.expand_as(advantage))
+    reached = weight.pooled != 0
+    largest = torch.where(reached, advantage, -torch.inf).amax(dim=1, keepdim=True)
+    smallest = torch.where(reached, advantage, torch.inf).amin(dim=1, keepdim=True)
+    taken = reached & (largest > smallest) & (whole != 0)  # else A is one number already, or is multiplied by zero
+    return weight.pooled * whole, torch.where(taken, mean, advantage)
 
 
 def _times(value: Tensor, factor: Tensor | None) -> Tensor:

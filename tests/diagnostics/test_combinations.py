@@ -163,16 +163,13 @@ def test_a_direction_that_is_known_exactly(case: Case) -> None:
     assert scores.gain[row, column] == pytest.approx(gain, rel=1e-9)
 
 
-def test_combinations_that_cannot_be_are_skipped_with_the_reason(registry: Registry) -> None:
+def test_one_ratio_a_sequence_goes_with_advantages_of_tokens(registry: Registry) -> None:
     case = Case(registry, names="grpo,gspo,gigpo,ppo,grpo-opd")
     scores = case.score()
-    for (left, right), reason in scores.skipped.items():
-        row, column = scores.trajectory.index(left), scores.reward.index(right)
-        assert reason
-        assert np.isnan(scores.square[row, column])
-    # one ratio for the whole sequence, with advantages that differ between tokens
-    assert "sequence" in scores.skipped["gspo", "ppo"]
-    assert np.isfinite(scores.square[scores.trajectory.index("grpo"), scores.reward.index("ppo")])
+    assert not scores.skipped
+    row, column = scores.trajectory.index("gspo"), scores.reward.index("ppo")
+    gradient = case.gradient(case.method("gspo", "ppo"), list(range(case.batch.size)))
+    assert scores.square[row, column] == pytest.approx(float(gradient.square().sum()), rel=1e-9)
 
 
 def test_what_lies_outside_the_patterns_is_skipped(case: Case) -> None:
