@@ -103,32 +103,33 @@ def score_combinations(
     advantages = _advantages(reward, batch)
     rests = _rests(batch, form.units) if leave_out else []
     for row, half in enumerate(trajectory):
-        fitting = _fitting(half, reward, batch, advantages, skipped)
-        for places in _by_level(fitting, advantages):
-            try:
-                weights, residual = _express(half, [advantages[place] for place in places], batch, patterns)
-            except GradaxisError as error:
-                skipped.update({(half.label, reward[place].label): str(error) for place in places})
-                continue
-            couples = np.array(["batch" in (half.estimator.couples, reward[p].estimator.couples) for p in places])
-            values = form.score(weights)
-            if leave_out and couples.any():
-                chosen = np.flatnonzero(couples)
-                left = [_without(half, [reward[places[k]] for k in chosen], rest, rows, patterns)
-                        for rest, rows in rests]  # fmt: skip
-                again = form.score_pseudo_values(weights[chosen], torch.stack(left, dim=1))
-                for name in NUMBERS:
-                    values[name][chosen] = again[name]
+        places = _fitting(half, reward, batch, advantages, skipped)
+        if not places:
+            continue
+        try:
+            weights, residual = _express(half, [advantages[place] for place in places], batch, patterns)
+        except GradaxisError as error:
+            skipped.update({(half.label, reward[place].label): str(error) for place in places})
+            continue
+        couples = np.array(["batch" in (half.estimator.couples, reward[p].estimator.couples) for p in places])
+        values = form.score(weights)
+        if leave_out and couples.any():
+            chosen = np.flatnonzero(couples)
+            left = [_without(half, [reward[places[k]] for k in chosen], rest, rows, patterns)
+                    for rest, rows in rests]  # fmt: skip
+            again = form.score_pseudo_values(weights[chosen], torch.stack(left, dim=1))
             for name in NUMBERS:
-                found[name][row, places] = values[name]
-            found["residual"][row, places] = residual
-            held[row, places] = couples & (not leave_out)
-            for place, rest in zip(places, residual, strict=True):
-                if not rest <= TOLERATED:
-                    reason = f"{rest:.1e} of its coefficients lie outside the stored patterns"
-                    skipped[half.label, reward[place].label] = reason
-                    for name in NUMBERS:
-                        found[name][row, place] = np.nan
+                values[name][chosen] = again[name]
+        for name in NUMBERS:
+            found[name][row, places] = values[name]
+        found["residual"][row, places] = residual
+        held[row, places] = couples & (not leave_out)
+        for place, rest in zip(places, residual, strict=True):
+            if not rest <= TOLERATED:
+                reason = f"{rest:.1e} of its coefficients lie outside the stored patterns"
+                skipped[half.label, reward[place].label] = reason
+                for name in NUMBERS:
+                    found[name][row, place] = np.nan
     return Combinations(
         tuple(half.label for half in trajectory), tuple(half.label for half in reward), held=held, skipped=skipped,
         **found,
@@ -163,15 +164,6 @@ def _fitting(
         else:
             fitting.append(place)
     return fitting
-
-
-def _by_level(places: Sequence[int], advantages: Mapping[int, Advantage | str]) -> list[list[int]]:
-    levels: dict[str, list[int]] = {}
-    for place in places:
-        advantage = advantages[place]
-        assert isinstance(advantage, Advantage)
-        levels.setdefault(advantage.level, []).append(place)
-    return list(levels.values())
 
 
 def _express(

@@ -64,20 +64,16 @@ def totals_over_advantages(half: Half, batch: RolloutBatch, advantages: Sequence
     Args:
         half: of the trajectory side.
         batch: the rollouts, with the columns of the quantities.
-        advantages: A of one level.
-
-    Raises:
-        NotYetError: the half cannot be computed with advantages of this level.
+        advantages: A of them; the trajectory side sees them at tokens, whatever level they come from.
     """
     inputs = _inputs(half, batch)
     leaves = {name: value.detach() for name, value in inputs.quantities.items()}
-    level = advantages[0].level
 
     def objective(
         quantities: Mapping[str, Tensor], value: Tensor, outcome: Tensor, kept: Tensor, counted: Tensor
     ) -> Tensor:
         parts = evaluate_trajectory(
-            half.estimator.method.slots, Advantage(value, level, outcome, kept, counted),
+            half.estimator.method.slots, Advantage(value, "token", outcome, kept, counted),
             Inputs(inputs.batch, dict(quantities)),
         )  # fmt: skip
         return parts.policy + parts.terms

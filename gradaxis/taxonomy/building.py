@@ -38,10 +38,10 @@ def build(sources: Sources) -> Built:
     operators = _collect_operators(sources, problems)
     failures = {s.content.id: s.content for s in _unique(sources.of("failures"), problems) if s.content}
     compounds = {s.content.id: s.content for s in _unique(sources.of("compounds"), problems) if s.content}
-    entries = _unique([*sources.of("methods"), *sources.of("presets")], problems)
+    entries = _unique(sources.of("methods", "presets"), problems)
     aliases = _collect_aliases(entries, problems)
     broken = [name for source in sources.files if source.content is None for name in source.names]
-    named = {name for kind in ("failures", "compounds") for source in sources.of(kind) for name in source.names}
+    named = {name for source in sources.of("failures", "compounds") for name in source.names}
     lookup = Lookup(operators, frozenset(named), frozenset(broken))
     _check_operators(sources, lookup, problems)
     _check_compounds(sources, named, problems)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
-import inspect
+import textwrap
 from functools import cache
 from pathlib import Path
 
 from gradaxis.taxonomy.declarations import OperatorDeclaration
 
 OPERATORS = Path(__file__).resolve().parent.parent / "estimators" / "operators"
+
+_LAID_OUT = ("equation", "args")
+"""Whose line breaks mean something."""
 
 _SECTIONS = ("Args", "Returns", "Raises", "Reduces to", "Assumes", "Paper", "Traps")
 
@@ -18,8 +21,8 @@ def operator_sections(operator: OperatorDeclaration) -> dict[str, str]:
     """The docstring of an operator's function by section; empty where the sampler acts and no function does.
 
     Keys: `summary`, `equation` (what stands before the arguments), and those of Args, Returns, Raises, Reduces to,
-    Assumes, Paper, Traps that it has, in lower case with `_` for spaces. Continued lines are joined, but for the
-    equation, whose layout means something.
+    Assumes, Paper, Traps that it has, in lower case with `_` for spaces. Continued lines are joined, but for
+    the equation and the arguments.
     """
     text = _docstrings(operator.axis, operator.slot).get(operator.name)
     return {} if text is None else _split(text)
@@ -40,7 +43,7 @@ def _docstrings(axis: str, slot: str) -> dict[str, str]:
 
 
 def _split(text: str) -> dict[str, str]:
-    lines = inspect.cleandoc(text).splitlines()
+    lines = text.splitlines()
     found: dict[str, list[str]] = {"summary": lines[:1], "equation": []}
     key = "equation"
     for line in lines[1:]:
@@ -53,5 +56,6 @@ def _split(text: str) -> dict[str, str]:
         else:
             found[key].append(line)
     kept = {name: "\n".join(part).strip("\n") for name, part in found.items()}
-    joined = {name: part if name in ("equation", "args") else " ".join(part.split()) for name, part in kept.items()}
+    joined = {name: part if name in _LAID_OUT else " ".join(part.split()) for name, part in kept.items()}
+    joined["equation"] = textwrap.dedent(joined["equation"])
     return {name: part for name, part in joined.items() if part}

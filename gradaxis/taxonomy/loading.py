@@ -11,7 +11,7 @@ from gradaxis.taxonomy.axes import AXES, SLOTS
 from gradaxis.taxonomy.checking import check_model
 from gradaxis.taxonomy.coupling import check_of_others
 from gradaxis.taxonomy.declarations import RESERVED, OperatorBody, OperatorDeclaration
-from gradaxis.taxonomy.entries import Compound, Entry, Failure
+from gradaxis.taxonomy.entries import LIBRARY, Compound, Entry, Failure
 from gradaxis.taxonomy.parameters import check_value
 from gradaxis.taxonomy.problems import Problem
 from gradaxis.taxonomy.yaml_nodes import Document, read_yaml
@@ -50,8 +50,9 @@ class Sources:
 
     files: list[Source] = field(default_factory=list)
 
-    def of(self, kind: str) -> list[Source]:
-        return [source for source in self.files if source.kind == kind]
+    def of(self, *kinds: str) -> list[Source]:
+        """The files of some kinds, kind after kind."""
+        return [source for kind in kinds for source in self.files if source.kind == kind]
 
     def with_files(self, paths: Iterable[Path]) -> Sources:
         """These files and those of `paths`; a path that is here already is read anew."""
@@ -77,7 +78,7 @@ def kind_of(path: Path, data: Any = None) -> str:
     """The kind of a file: a preset when its family is `library`, else a method when it has a method's keys, else by the
     nearest folder that names a kind."""
     if isinstance(data, Mapping) and data.keys() & _METHOD_KEYS:
-        return "presets" if data.get("family") == "library" else "methods"
+        return "presets" if data.get("family") == LIBRARY else "methods"
     return next((part for part in reversed(path.parent.parts) if part in KINDS), "methods")
 
 

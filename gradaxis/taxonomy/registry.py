@@ -75,8 +75,7 @@ class Registry:
             if not path.is_file():
                 raise UsageError(f"{name}: no such file")
         registry = self.with_files(files.values())
-        entries = [*registry._sources.of("methods"), *registry._sources.of("presets")]
-        by_path = {source.path: source.content.id for source in entries}
+        by_path = {source.path: source.content.id for source in registry._sources.of("methods", "presets")}
         found: dict[str, Method] = {}
         for part in parts:
             if part.name == "all" and not part.overrides and "all" not in self.methods:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -120,7 +119,7 @@ def operator_row(operator: OperatorDeclaration, registry: Registry) -> Row:
         "over": operator.over.model_dump() if operator.over else None, "stages": list(operator.stages),
         "couples": _plain(operator.couples), "widens": _plain(operator.widens), "law": operator.law,
         "not_yet": operator.not_yet, "paper": operator.paper.model_dump() if operator.paper else None,
-        "equation": inspect.cleandoc(said.get("equation", "")), "assumes": said.get("assumes"),
+        "equation": said.get("equation", ""), "assumes": said.get("assumes"),
         "reduces_to": said.get("reduces_to"), "traps": said.get("traps"), "source": said.get("paper"),
         "notes": list(operator.notes),
         "used_by": [method.id for method in registry.methods.values() if uses(method)],

@@ -180,6 +180,8 @@ def test_what_lies_outside_the_patterns_is_skipped(case: Case) -> None:
         case.trajectory, case.reward, case.batch, patterns, np.eye(rows), Target(weights=np.ones(rows))
     )  # fmt: skip
     assert any("outside the stored patterns" in reason for reason in scores.skipped.values())
+    for left, right in scores.skipped:
+        assert np.isnan(scores.square[scores.trajectory.index(left), scores.reward.index(right)])
     assert ("reinforce", "rloo") not in scores.skipped  # one number a response: a multiple of the ones
 
 
